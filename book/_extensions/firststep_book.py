@@ -98,6 +98,9 @@ def pages_whose_key_changed(app: Sphinx, env, added: set, changed: set, removed:
     if not hasattr(env, "firststep_keys"):
         env.firststep_keys = {}
     stale = []
+    for docname in sorted(env.found_docs):  # a notebook run by hand may have left a record of another scale
+        for record in verdicts_of(docname, app):
+            claims.write(record)
     for docname, key in env.firststep_keys.items():
         path = Path(env.doc2path(docname))
         if path.exists() and page_key(json.loads(path.read_text(encoding="utf-8")), Path(app.srcdir)) != key:
@@ -110,26 +113,33 @@ def pages_whose_key_changed(app: Sphinx, env, added: set, changed: set, removed:
 # 2. Verdicts ---------------------------------------------------------------------------------------------
 
 
-def collect_verdicts(app: Sphinx, doctree) -> None:
-    """Write the records that a page's outputs carry, and drop those that it no longer makes."""
-    docname = app.env.docname
+def verdicts_of(docname: str, app: Sphinx) -> list[claims.Record]:
+    """The records that an executed page carries in its outputs."""
     executed = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
-    if not app.env.doc2path(docname).endswith(".ipynb") or not executed.exists():
-        return
+    if not executed.exists():
+        return []
     cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    made = [o["metadata"]["firststep"] for o in outputs if o.get("metadata", {}).get("firststep")]
-    for record in made:
-        claims.write(claims.Record(**record))
-    ids = {record["id"] for record in made}
+    metadata = [output.get("metadata", {}) for cell in cells for output in cell.get("outputs", [])]
+    return [claims.Record(**entry["firststep"]) for entry in metadata if "firststep" in entry]
+
+
+def collect_verdicts(app: Sphinx, doctree) -> None:
+    """Write the records of the page that was just read, and drop those that it no longer makes."""
+    docname, folder = app.env.docname, claims.root() / "_build" / "verdicts"
+    made = {record.id: record for record in verdicts_of(docname, app)}
     for claim in claims.ledger().values():
-        if claim.page == docname and claim.id not in ids:
-            (claims.root() / "_build" / "verdicts" / f"{claim.id}.json").unlink(missing_ok=True)
+        if claim.id in made and claim.page != docname:
+            raise SphinxError(f"{docname} settles {claim.id}, which book/claims.yml gives to {claim.page}")
+        if claim.page == docname and claim.id not in made:
+            (folder / f"{claim.id}.json").unlink(missing_ok=True)
+    for record in made.values():
+        claims.write(record)
 
 
 def check_verdicts(app: Sphinx, env) -> None:
     """End the build where the book and its ledger disagree."""
-    found, ledger = claims.records(), claims.ledger()
+    ledger = claims.ledger()
+    found = {id: record for id, record in claims.records().items() if id in ledger}
     problems = claims.drift(ledger, found)
     for claim in ledger.values():
         if claim.page is not None and claim.page not in env.found_docs:

@@ -134,7 +134,7 @@ class Explorable:
         """The chart as Vega-Lite with the data of one outcome."""
         with alt.data_transformers.disable_max_rows():
             spec = self.chart.to_dict()
-        spec["datasets"] = {name: rows(table) for name, table in outcome.tables.items()}
+        spec["datasets"] = {name: rows(_rounded(table)) for name, table in outcome.tables.items()}
         return spec
 
     def svg(self, outcome: Outcome) -> str:
@@ -215,5 +215,6 @@ def _rounded(value: object) -> object:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT}g}") if math.isfinite(value) else None
+        short = float(f"{value:.{SIGNIFICANT}g}")  # the largest floats round up to infinity
+        return short if math.isfinite(short) else None
     return value

@@ -60,7 +60,9 @@ def new(rows: int = 1, columns: int = 1, *, width: float = 7.2, height: float = 
     The style stays on for the session, since matplotlib reads parts of it only when legends and texts are added.
     """
     plt.rcParams.update(STYLE)
-    return plt.subplots(rows, columns, figsize=(width, height), **kwargs)
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height), **kwargs)
+    plt.close(fig)  # only show() displays it, so drawing may span several cells
+    return fig, axes
 
 
 def predicted(ax: Axes, x: ArrayLike, y: ArrayLike, label: str | None = "predicted", **kwargs) -> None:
@@ -101,7 +103,7 @@ def provenance(*, seeds: str, dtype: str, tolerance: str | None = None) -> str:
 def show(
     fig: Figure, *, alt: str, caption: str, seeds: str, dtype: str, tolerance: str | None = None
 ) -> None:
-    """Display a figure with alternative text and a caption, and close it.
+    """Display a figure with alternative text and a caption.
 
     Args:
         fig: made by :func:`new`.
@@ -127,10 +129,9 @@ def show(
 
 
 def svg(fig: Figure) -> str:
-    """The figure as an SVG element that scales with the page and takes over its text colour; closes the figure."""
+    """The figure as an SVG element that scales with the page and takes over its text colour."""
     file = io.StringIO()
     fig.savefig(file, format="svg", metadata={"Date": None})
-    plt.close(fig)
     markup = file.getvalue()
     markup = markup[markup.index("<svg") :].replace(_INK, "currentColor")
     prefix = f"f{next(_number)}-"  # ids must be unique on a page with several figures

@@ -43,7 +43,8 @@ class Moments:
         checks.matrices("x", x)
         checks.matrices("y", y)
         if x.shape[-1] != y.shape[-1]:
-            raise ValueError(f"x and y must have one column a sample, got {x.shape[-1]} and {y.shape[-1]} columns")
+            shapes = tuple(x.shape), tuple(y.shape)
+            raise ValueError(f"x and y must have one column a sample, got x and y of shapes {shapes}")
         if x.dtype != y.dtype:
             raise ValueError(f"x and y must have one dtype, got x and y of dtypes {x.dtype} and {y.dtype}")
         checks.broadcast("x and y", x.shape[:-2], y.shape[:-2])
@@ -227,7 +228,8 @@ def gradient_descent(
             for weight, grad in zip(weights, _gradient(weights, moments), strict=True):
                 weight.sub_(grad.mul_(eta))
             weights = constrain(weights) if constrain else weights
-    diverged_at[(diverged_at < 0) & ~_finite(weights)] = steps
+    if steps not in due:
+        diverged_at[(diverged_at < 0) & ~_finite(weights)] = steps
     measured = {name: torch.stack(values) for name, values in records.items()}
     return Descent(weights, torch.tensor(sorted(due)), measured, diverged_at)
 
@@ -252,10 +254,10 @@ def _cadence(every: int | Iterable[int], steps: int) -> set[int]:
     if not isinstance(every, Iterable):
         checks.require(checks.is_integer(every) and every >= 1, "every", every, allowed)
         return {*range(0, steps, every), steps}
-    every = list(every)
-    good = len(every) > 0 and all(checks.is_integer(s) and 0 <= s <= steps for s in every)
+    due = list(every)
+    good = len(due) > 0 and all(checks.is_integer(s) and 0 <= s <= steps for s in due)
     checks.require(good, "every", every, allowed)
-    return set(every)
+    return set(due)
 
 
 def _step_sizes(step_size: float | Tensor, weights: Weights) -> Tensor:

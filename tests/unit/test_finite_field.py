@@ -121,7 +121,7 @@ def test_one_factor_is_its_own_product():
 @given(rows=sizes, columns=sizes, bound=st.integers(1, 3), number=seeds)
 def test_rank_of_a_small_integer_matrix_is_its_rank_over_the_rationals(rows, columns, bound, number):
     # A minor of such a matrix is at most (3 · √7)^7 < p by Hadamard, so p divides none that is not zero.
-    assert (3 * 7**0.5) ** 7 < PRIME
+    assert (bound * 7**0.5) ** 7 < PRIME
     a = numbers(number).integers(-bound, bound + 1, (rows, columns))
     a[-1] = a[0]  # so that rank is often deficient
     assert finite_field.rank(a % PRIME) == rank_over_the_rationals(a) == np.linalg.matrix_rank(a.astype(float))

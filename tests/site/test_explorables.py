@@ -1,0 +1,146 @@
+"""Every explorable answers: each control changes what is drawn, and the page says what its grid says."""
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import built_book
+import pytest
+
+pytestmark = [pytest.mark.site, pytest.mark.pages_with('class="explorable"')]
+
+TRIES = 12  # settings of the other controls at which a control may show its effect, beyond the defaults
+
+
+class Panel:
+    """One explorable of an open page, with the data that the page carries for it."""
+
+    def __init__(self, visit, section):
+        self.visit = visit
+        self.id = section.get_attribute("id")
+        self.section = section
+        self.payload = json.loads(section.locator("script").text_content())
+        self.controls = self.payload["controls"]
+        self.start = [control["start"] for control in self.controls]
+
+    def position(self, places: list[int]) -> int:
+        """Where the grid keeps a setting: the last control moves fastest."""
+        position = 0
+        for place, control in zip(places, self.controls, strict=True):
+            position = position * len(control["values"]) + place
+        return position
+
+    def move(self, places: list[int]) -> dict:
+        shown = self.visit.probe("move", self.id, places, self.position(places))
+        assert shown["drawn"] == self.position(places), f"{self.id} does not draw {places}"
+        return shown
+
+    def settings(self, index: int) -> list[list[int]]:
+        """Settings from which control ``index`` is moved: the defaults, then some others, the same every time."""
+        scales = [range(len(control["values"])) for control in self.controls]
+        chosen = random.Random(index)
+        return [self.start, *([chosen.choice(scale) for scale in scales] for _ in range(TRIES))]
+
+    def effect(self, index: int, part: str) -> bool:
+        """Whether moving control ``index`` alone changes ``part`` of what is shown, at some setting."""
+        for setting in self.settings(index):
+            moved = ([*setting[:index], place, *setting[index + 1 :]] for place in self.scale(index))
+            shown = (json.dumps(self.move(places)[part]) for places in moved)
+            first = next(shown)
+            if any(other != first for other in shown):
+                return True
+        return False
+
+    def scale(self, index: int) -> range:
+        return range(len(self.controls[index]["values"]))
+
+
+def panels(visit) -> list[Panel]:
+    return [Panel(visit, section) for section in visit.page.locator("section.explorable").all()]
+
+
+def test_every_explorable_starts(visit):
+    assert panels(visit)
+    for panel in panels(visit):
+        assert panel.section.get_attribute("data-ready") == "true", panel.id
+        assert panel.section.locator(".controls :is(input, select)").count() == len(panel.controls)
+        assert panel.move(panel.start)["chart"]
+
+
+@pytest.mark.parametrize("part", ["chart", "facts"])
+def test_every_control_changes_what_is_drawn_and_what_is_said(visit, part: str):
+    dead = [
+        f"{panel.id}: {control['label']}"
+        for panel in panels(visit)
+        for index, control in enumerate(panel.controls)
+        if not panel.effect(index, part)
+    ]
+    assert dead == []
+
+
+def test_what_is_said_is_what_the_grid_holds(visit):
+    for panel in panels(visit):
+        scales = [range(len(control["values"])) for control in panel.controls]
+        points = random.Random(0).sample(list(itertools.product(*scales)), 20)
+        for places in map(list, points):
+            outcome, shown = panel.payload["grid"][panel.position(places)], panel.move(places)
+            state = {True: "survived", False: "broken", None: "silent"}[outcome["survived"]]
+            values = [control["values"][place] for control, place in zip(panel.controls, places, strict=True)]
+            assert shown["facts"] == [outcome[fact] for fact in ("prediction", "measurement", "verdict")]
+            assert shown["verdict"] == f"facts {state}"
+            assert shown["values"] == [str(value).removesuffix(".0") for value in values]
+
+
+def test_moving_every_control_and_back_leaves_no_trace(visit):
+    """So a changed picture means a changed outcome; nothing depends on the order of moves."""
+    for panel in panels(visit):
+        before = panel.move(panel.start)
+        for index in range(len(panel.controls)):
+            for place in panel.scale(index):
+                panel.move([*panel.start[:index], place, *panel.start[index + 1 :]])
+        assert panel.move(panel.start) == before
+    assert (visit.asked, visit.missing, visit.errors) == ([], [], [])
+
+
+def test_a_fast_hand_ends_where_a_slow_one_does(visit):
+    for panel in panels(visit):
+        ends = [len(control["values"]) - 1 for control in panel.controls]
+        panel.move(panel.start)
+        slow = panel.move(ends)
+        panel.move(panel.start)
+        visit.probe("sweep", panel.id)
+        assert panel.move(ends) == slow
+
+
+def test_controls_obey_the_keyboard(visit):
+    for panel in panels(visit):
+        for index, control in enumerate(panel.controls):
+            panel.move(panel.start)
+            place = panel.start[index]
+            onward = place + 1 < len(control["values"])
+            across = control["kind"] == "slider"
+            key = ("ArrowRight" if across else "ArrowDown") if onward else ("ArrowLeft" if across else "ArrowUp")
+            panel.section.locator(".controls :is(input, select)").nth(index).press(key)
+            places = [*panel.start[:index], place + (1 if onward else -1), *panel.start[index + 1 :]]
+            pressed = visit.probe("shows", panel.id)
+            assert panel.move(places)["facts"] == pressed["facts"], f"{panel.id}: {control['label']}"
+            assert pressed["values"][index] == str(control["values"][places[index]]).removesuffix(".0")
+
+
+FORGET = """document.addEventListener("DOMContentLoaded", () => {
+  for (const data of document.querySelectorAll("section.explorable > script")) {
+    const payload = JSON.parse(data.textContent);
+    const places = payload.grid.length / payload.controls[0].values.length;
+    payload.grid = payload.grid.map((_, i) => payload.grid[i % places]);
+    data.textContent = JSON.stringify(payload);
+  }
+})"""
+
+
+def test_a_dead_control_is_seen(opened, site: Path):
+    """The test of the controls can fail: here every grid forgets what its first control did."""
+    visit = opened(built_book.pages_with(site, 'class="explorable"')[0], "http", script=FORGET)
+    for panel in panels(visit):
+        assert not panel.effect(0, "chart")
+        assert panel.effect(1, "chart")

@@ -1,0 +1,276 @@
+"""Every explorable of the book: its replay against live calls, its controls, and closed forms of its own."""
+
+import functools
+import json
+import math
+import random
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firststep import claims, explore, panels
+from firststep.panels import full_rank
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+PANELS = panels.every_panel()
+NAMES = sorted(PANELS)
+
+
+def thinned(panel):
+    """The panel on a part of its grid: the default and one end of every control, and both ends where it has few."""
+    controls = []
+    for control in panel.controls:
+        first, *_, last = control.values
+        kept = {control.default, first if control.default == last else last}
+        kept |= {first, last} if len(panel.controls) <= 3 else set()
+        controls.append(replace(control, values=tuple(v for v in control.values if v in kept)))
+    return replace(panel, controls=tuple(controls))
+
+
+@functools.cache
+def computed(name):
+    """A thinned panel and its replay; the whole grid is computed whenever the book is built."""
+    panel = thinned(PANELS[name]())
+    return panel, panel.replay()
+
+
+def payload(source):
+    script = re.search(r'<script type="application/json">(.*?)</script>', source, re.DOTALL)[1]
+    return json.loads(script, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def position(controls, chosen):
+    """Where ``assets/explore.js`` looks for the outcome at these positions of the controls."""
+    found = 0
+    for control, index in zip(controls, chosen, strict=True):
+        found = found * len(control["values"]) + index
+    return found
+
+
+def equal_up_to_rounding(replayed, live):
+    if isinstance(live, dict):
+        return replayed.keys() == live.keys() and all(equal_up_to_rounding(replayed[k], live[k]) for k in live)
+    if isinstance(live, list):
+        return len(replayed) == len(live) and all(map(equal_up_to_rounding, replayed, live))
+    if isinstance(live, float):
+        return math.isclose(replayed, live, rel_tol=5.1e-4) if math.isfinite(live) else replayed is None
+    return replayed == live
+
+
+# Every panel
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_replay_looks_up_equals_a_live_call_up_to_rounding(name):
+    panel, source = computed(name)
+    data, rng = payload(source), random.Random(name)
+    assert len(data["grid"]) == math.prod(len(c.values) for c in panel.controls)
+    for _ in range(10):
+        chosen = [rng.randrange(len(c["values"])) for c in data["controls"]]
+        values = [c["values"][i] for c, i in zip(data["controls"], chosen, strict=True)]
+        live = panel.simulate(**dict(zip(panel.defaults, values, strict=True)))
+        replayed = data["grid"][position(data["controls"], chosen)]
+        tables = {key: data["tables"][index] for key, index in replayed["tables"].items()}
+        assert equal_up_to_rounding(tables, live.tables), values
+        for fact in ("prediction", "measurement", "verdict", "survived"):
+            assert replayed[fact] == getattr(live, fact), values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_points_of_the_whole_grid_and_between_its_points_can_be_simulated_and_drawn(name):
+    panel, rng = PANELS[name](), random.Random(name)
+    for between in (False, True) * 6:
+        point = {}
+        for control in panel.controls:
+            value = rng.choice(control.values)
+            if between and control.kind == "slider":
+                low, high = min(control.values), max(control.values)
+                whole = all(isinstance(v, int) for v in control.values)
+                value = rng.randint(low, high) if whole else rng.uniform(low, high)
+            point[control.name] = value
+        try:
+            outcome = panel.simulate(**point)
+        except ValueError as error:
+            assert between and any(name in str(error) for name in point), point
+            continue
+        assert "<svg" in panel.svg(outcome), point
+        assert all(len({len(column) for column in table.values()}) == 1 for table in outcome.tables.values()), point
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_control_changes_the_outcome_somewhere(name):
+    panel, source = computed(name)
+    grid, sizes = payload(source)["grid"], [len(c.values) for c in panel.controls]
+    for k, control in enumerate(panel.controls):
+        stride, size = math.prod(sizes[k + 1 :]), sizes[k]
+        starts = [i for i in range(len(grid)) if i // stride % size == 0]
+        moves = [{json.dumps(grid[i + stride * v]["tables"]) for v in range(size)} for i in starts]
+        assert any(len(tables) > 1 for tables in moves), f"{control.name} never changes a table"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_replay_needs_no_network(name):
+    _, source = computed(name)
+    urls = set(re.findall(r"""(?:https?:)?//[^"'\s<>\\)]+""", source))
+    known = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", payload(source)["spec"]["$schema"]}
+    assert urls <= known  # names of formats, which no browser fetches
+    assert "@import" not in source and "url(" not in source.replace("url(#", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_chart_draws_every_table_and_no_other(name):
+    panel, _ = computed(name)
+    spec = panel.chart.to_dict()
+    drawn = set(re.findall(r'"data": {"name": "(\w+)"}', json.dumps(spec)))
+    drawn -= set(spec.get("datasets", {}))  # what the chart brings along itself
+    assert drawn == set(panel.simulate(**panel.defaults).tables)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_panel_tests_a_claim_of_the_ledger_and_has_an_id_of_its_own(name):
+    panel, source = computed(name)
+    assert panel.claim in claims.ledger()
+    assert f'id="explore-{panel.name}"' in source
+    assert [other().name for other in PANELS.values()].count(panel.name) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_moving_any_live_control_redraws_the_chart(name):
+    panel = PANELS[name]()
+    *_, chart, text = box = panel.live().children
+    controls = box[1:-2]
+    for control, widget in zip(panel.controls, controls, strict=True):
+        pictures = {chart.value}
+        for value in control.values:
+            widget.value = value
+            assert "Not possible" not in text.value
+            pictures.add(chart.value)
+            if len(pictures) > 1:
+                break
+        assert len(pictures) > 1, f"{control.name} does not move the chart"
+        widget.value = control.default
+
+
+# The plateau
+
+
+@settings(max_examples=25)
+@given(rank_1=st.integers(1, 12), rank_2=st.integers(1, 12), aligned=st.booleans())
+def test_the_bound_is_the_dimension_of_the_hidden_space(rank_1, rank_2, aligned):
+    factors = "aligned" if aligned else "unaligned"
+    outcome = full_rank.simulate_plateau(rank_1, rank_2, factors, "float64", 0)
+    closed_form = min(12, max(rank_1, rank_2) if aligned else min(16, rank_1 + rank_2))
+    assert outcome.tables["bound"]["rank"] == [closed_form]
+    assert outcome.prediction.startswith(f"rank at most {closed_form} ")
+
+
+@pytest.mark.parametrize("factors, reached", [("unaligned", 5), ("aligned", 3)])
+def test_projected_descent_stops_at_the_bound(factors, reached):
+    outcome = full_rank.simulate_plateau(2, 3, factors, "projected float64", 60)
+    assert outcome.survived
+    assert outcome.tables["rank"]["rank"][0] == 2  # the product of the start has the smaller of both ranks
+    assert outcome.tables["rank"]["rank"][-1] == max(outcome.tables["rank"]["rank"]) == reached
+
+
+def test_round_off_leaves_the_plateau_earlier_in_float32_than_in_float64_and_never_under_the_projection():
+    left = {}
+    for arithmetic in full_rank.DTYPES:
+        tables = full_rank.simulate_plateau(1, 1, "unaligned", arithmetic, 150).tables
+        rank = zip(tables["rank"]["iteration"], tables["rank"]["rank"], strict=True)
+        left[arithmetic] = next((step for step, r in rank if r > 2), math.inf)
+    assert 1 < left["float32"] < left["float64"] < left["projected float64"] == math.inf
+
+
+def test_no_iterations_measure_the_start():
+    outcome = full_rank.simulate_plateau(4, 2, "unaligned", "float64", 0)
+    assert outcome.tables["rank"] == {"iteration": [0], "rank": [2]}
+
+
+# The scalar pair
+
+
+@given(start=st.floats(0.05, 1.4), step_size=st.floats(0.01, 0.1), sign=st.sampled_from([1, -1]))
+def test_equal_weights_with_target_minus_one_and_opposite_ones_with_target_one_reach_the_saddle(start, step_size, sign):
+    # On the line w₂ = s·w₁ with target −s a step is w ← w (1 − η (w² + 1)), which shrinks to the saddle.
+    outcome = full_rank.simulate_scalar_pair(start, sign * start, step_size, -sign)
+    assert outcome.measurement.startswith("the saddle at (0, 0)")
+    assert outcome.survived is False
+    w = start
+    path = outcome.tables["path"]
+    for k in range(path["step"][3] + 1):
+        if k in path["step"][:4]:
+            at = path["step"].index(k)
+            assert math.isclose(path["w1"][at], w, rel_tol=1e-9)
+            assert math.isclose(path["w2"][at], sign * w, rel_tol=1e-9)
+        w *= 1 - step_size * (w * w + 1)
+
+
+@given(w1=st.floats(0.2, 1.4), w2=st.floats(0.2, 1.4), target=st.sampled_from([1, -1]))
+def test_starts_off_the_line_reach_a_minimum(w1, w2, target):
+    if abs(w1 - w2) < 0.1 and target == -1:
+        return
+    outcome = full_rank.simulate_scalar_pair(w1, w2, 0.05, target)
+    assert outcome.measurement.startswith("the global minimum")
+    assert outcome.survived is True
+
+
+@pytest.mark.parametrize("w1, w2, target", [(1.2, 0.3, 1), (0.4, -1.1, 1), (1.3, 0.6, -1)])
+def test_the_limit_conserves_the_imbalance_as_the_step_size_vanishes(w1, w2, target):
+    def end(step_size):
+        measurement = full_rank.simulate_scalar_pair(w1, w2, step_size, target).measurement
+        a, b = map(float, re.search(r"at \((.*), (.*)\)", measurement).groups())
+        return a, b
+
+    # Gradient flow keeps w₁² − w₂² = c and ends where w₁w₂ = target: w₁² = (c + √(c² + 4)) / 2.
+    c = w1**2 - w2**2
+    limit = math.sqrt((c + math.sqrt(c * c + 4)) / 2)
+    a, b = end(0.002)
+    assert math.isclose(abs(a), limit, abs_tol=8e-3)
+    assert math.isclose(a * b, target, abs_tol=2e-2)  # three digits are printed
+    assert abs(abs(end(0.2)[0]) - limit) > 5e-3 or c == 0
+
+
+def test_descent_moves_the_imbalance_by_the_square_of_the_step_size():
+    # Per step w₁² − w₂² changes by η² (w₂² − w₁²) r², r the residual: a total of order η.
+    def drift(step_size):
+        path = full_rank.simulate_scalar_pair(1.2, 0.3, step_size, 1).tables["path"]
+        return (1.2**2 - 0.3**2) - (path["w1"][-1] ** 2 - path["w2"][-1] ** 2)
+
+    assert drift(0.02) > 0
+    assert math.isclose(drift(0.02) / drift(0.01), 2, rel_tol=0.05)
+
+
+@pytest.mark.parametrize("w1, w2", [(0.0, 0.0), (0.0, 1.0), (-0.5, 0.0)])
+def test_a_start_of_rank_zero_tests_nothing(w1, w2):
+    outcome = full_rank.simulate_scalar_pair(w1, w2, 0.1, 1)
+    assert outcome.survived is None
+    assert "says nothing" in outcome.prediction
+
+
+@pytest.mark.parametrize("target", [1, -1])
+def test_level_curves_are_hyperbolas_and_the_green_one_has_loss_zero(target):
+    levels = full_rank.simulate_scalar_pair(1.0, 0.5, 0.1, target).tables["levels"]
+    branches = {}
+    for w1, w2, branch, kind in zip(levels["w1"], levels["w2"], levels["branch"], levels["kind"], strict=True):
+        branches.setdefault((branch, kind), set()).add(round(0.5 * (w1 * w2 - target) ** 2, 12))
+    assert all(len(losses) == 1 for losses in branches.values())
+    assert {next(iter(v)) for (_, kind), v in branches.items() if kind == "minimum"} == {0.0}
+    assert all(next(iter(v)) > 0 for (_, kind), v in branches.items() if kind == "level")
+
+
+def test_a_steep_start_diverges_and_says_so():
+    outcome = full_rank.simulate_scalar_pair(1.5, 1.5, 1.0, -1)
+    assert outcome.measurement.startswith("diverged after")
+    assert outcome.survived is None
+
+
+def test_a_target_between_the_two_is_refused_in_words_on_the_live_panel():
+    panel = PANELS["scalar_pair"]()
+    *_, target, _, text = panel.live().children
+    target.value = 0
+    assert "Not possible:</strong> target must be 1 or -1, got target=0" in text.value
+    target.value = 1
+    assert text.value == explore.facts(panel.simulate(**panel.defaults | {"target": 1}))
