@@ -14,6 +14,9 @@ export FIRSTSTEP_DEVICE := cuda
 endif
 export FIRSTSTEP_SCALE := $(SCALE)
 WORKERS ?= 2
+# One BLAS thread a process: the matrices here are small, and threads that wait for a busy core cost far more than
+# they gain. Raise THREADS for the gpu scale's sizes on an idle machine.
+THREADS ?= 1
 
 BUILD := _build
 READY := $(VENV)/.ready
@@ -35,31 +38,31 @@ book: $(BUILT)  ## execute every page and build the book, strictly; then open _b
 # executed pages come from the cache, whose key holds the package's source.
 $(BUILT): $(SOURCES) | $(READY) scale
 	rm -rf $(BUILD)/html $(BUILD)/.doctrees $(BUILD)/.built-*
-	$(BIN)/jupyter-book build . --warningiserror --keep-going
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/jupyter-book build . --warningiserror --keep-going
 	touch $@
 
 scale: | $(READY)
 	@$(BIN)/python -c "from firststep import scale; scale.device()" 2>&1 | tail -n 1 >&2
 
 test: | $(READY)  ## unit tests, and every notebook at smoke scale, in parallel
-	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) tests/unit tests/faults
+	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) tests/unit tests/faults
 	$(MAKE) --no-print-directory notebooks SCALE=smoke
 
 unit: | $(READY)  ## unit tests only
-	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) tests/unit
+	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) tests/unit
 
 notebooks: | $(READY)  ## every notebook through nbmake, at SCALE, with a time limit each
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --nbmake --nbmake-timeout=600 --timeout=900 book
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) --nbmake --nbmake-timeout=600 --timeout=900 book
 
 site: | $(BUILT)  ## the built book in a real browser
-	$(BIN)/pytest -n $(WORKERS) tests/site
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup tests/site
 
 lab: | $(READY)  ## open the book's notebooks in JupyterLab
 	$(BIN)/python -m ipykernel install --sys-prefix --name firststep --display-name "Before the First Step"
 	$(BIN)/jupyter lab --ServerApp.root_dir=. book/intro.md
 
 bench: | $(READY)  ## benchmarks, side by side with what one would use instead
-	OMP_NUM_THREADS=1 $(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group
 
 lint: | $(READY)  ## ruff
 	$(BIN)/ruff check .

@@ -121,10 +121,21 @@ window.probes = (() => {
 
   const controls = (section) => [...section.querySelectorAll(".controls :is(input, select)")];
 
-  // What an explorable shows. Names of clipping paths count up with every drawing; readers never see them.
+  // The marks that can be seen, wherever they stand in the file: Vega keeps old ticks in front, and counts clips up.
+  const picture = (svg) => [...svg.querySelectorAll("path, line, text, rect, circle, image")]
+    .filter((mark) => !mark.closest("defs, [display='none']") && mark.getAttribute("d") !== "")
+    .map((mark) => {
+      const places = [];
+      for (let group = mark.parentElement; group !== svg; group = group.parentElement) {
+        places.unshift(group.getAttribute("transform") ?? "");
+      }
+      return places.join("") + mark.outerHTML.replace(/ (aria-[a-z]+|clip-path)="[^"]*"/g, "");
+    })
+    .sort();
+
   const shows = (section) => ({
     drawn: Number(section.dataset.drawn),
-    chart: section.querySelector(".chart svg").outerHTML.replace(/clip\d+/g, "clip").replace(/ aria-[a-z]+="[^"]*"/g, ""),
+    chart: picture(section.querySelector(".chart svg")),
     facts: [...section.querySelectorAll(".facts dd")].map((fact) => fact.textContent),
     verdict: section.querySelector(".facts").className,
     values: controls(section).map((control) => control.matches("select")
