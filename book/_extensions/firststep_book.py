@@ -17,6 +17,7 @@ import posixpath
 from pathlib import Path
 
 import vl_convert
+import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
@@ -65,20 +66,23 @@ def _imported(source: str, package: Path) -> set[str]:
     return files
 
 
-def page_key(notebook: dict, root: Path, package: Path = PACKAGE) -> str:
-    """Hash of everything outside the notebook that its outputs can depend on."""
+def page_key(notebook: dict, root: Path, package: Path = PACKAGE, docname: str | None = None) -> str:
+    """Hash of everything outside the notebook that its outputs can depend on.
+
+    Verdict cards show the ledger's words, so the entries of a page belong to its key; without a ``docname`` all entries
+    do. Pins do not: they are compared at build time.
+    """
     code = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
     plain = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
     files = [package / name for name in modules_reached(plain, package)]
     files += [f for f in sorted((package / "fashion_mnist").glob("*")) if f.is_file()]
-    files += [root / "requirements.txt", root / "book" / "claims.yml"]
-    # Verdict cards show the ledger's words, so a changed ledger re-runs the pages; pins are compared at build time.
+    files += [root / "requirements.txt"]
     digest = hashlib.sha256(f"{scale.name()} {scale.device()}".encode())
     for file in sorted(files):
-        content = file.read_bytes()
-        if file.name == "claims.yml":
-            content = b"\n".join(line for line in content.splitlines() if b"pinned:" not in line)
-        digest.update(file.name.encode() + hashlib.sha256(content).digest())
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    for entry in yaml.safe_load((root / "book" / "claims.yml").read_text(encoding="utf-8"))["claims"]:
+        if docname in (None, entry["page"]):
+            digest.update(repr([(key, value) for key, value in entry.items() if key != "pinned"]).encode())
     return digest.hexdigest()
 
 
@@ -87,7 +91,7 @@ def put_key_into_kernelspec(app: Sphinx, docname: str, source: list[str]) -> Non
     if not app.env.doc2path(docname).endswith(".ipynb"):
         return
     notebook = json.loads(source[0])
-    key = page_key(notebook, Path(app.srcdir))
+    key = page_key(notebook, Path(app.srcdir), docname=docname)
     notebook["metadata"].setdefault("kernelspec", {})["firststep_key"] = key
     app.env.firststep_keys[docname] = key
     source[0] = json.dumps(notebook)
@@ -103,7 +107,10 @@ def pages_whose_key_changed(app: Sphinx, env, added: set, changed: set, removed:
             claims.write(record)
     for docname, key in env.firststep_keys.items():
         path = Path(env.doc2path(docname))
-        if path.exists() and page_key(json.loads(path.read_text(encoding="utf-8")), Path(app.srcdir)) != key:
+        if not path.exists():
+            continue
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        if page_key(notebook, Path(app.srcdir), docname=docname) != key:
             stale.append(docname)
     if stale or added or changed:
         stale += [name for name in VERDICT_READERS if name in env.found_docs]

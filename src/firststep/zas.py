@@ -15,6 +15,7 @@ So a run of any width and depth is d independent pairs, and a step costs O(d) in
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -48,15 +49,21 @@ def start(widths: Sequence[int], dtype: torch.dtype = torch.float64) -> Weights:
     widths = checks.widths("widths", widths)
     checks.floating("dtype", dtype)
     good = all(d >= widths[0] for d in widths[1:-1])
-    checks.require(good, "widths", widths, f"such that no hidden layer is narrower than the input, {widths[0]}")
-    weights = [torch.zeros(r, c, dtype=dtype) for c, r in zip(widths[:-1], widths[1:], strict=True)]
+    checks.require(
+        good, "widths", widths, f"such that no hidden layer is narrower than the input, {widths[0]}"
+    )
+    weights = [torch.zeros(r, c, dtype=dtype) for c, r in pairwise(widths)]
     for weight in weights[:-1]:
         weight.diagonal()[: widths[0]] = 1  # the surplus units neither read nor write
     return weights
 
 
 def near_identity(
-    dimension: int, depth: int, *, generator: Generator | Sequence[Generator], dtype: torch.dtype = torch.float64
+    dimension: int,
+    depth: int,
+    *,
+    generator: Generator | Sequence[Generator],
+    dtype: torch.dtype = torch.float64,
 ) -> Weights:
     """Every layer at W_l = I + U_l with independent entries U_l ~ N(0, 1/(dL)).
 
@@ -137,7 +144,7 @@ def invariants(weights: Weights) -> list[Tensor]:
     Source: Wu et al. (2019), Eq. (4.3).
     """
     weights = checks.chain("weights", weights)
-    return [above.mT @ above - below @ below.mT for below, above in zip(weights, weights[1:], strict=False)]
+    return [above.mT @ above - below @ below.mT for below, above in pairwise(weights)]
 
 
 def theorem_step_size(target_norm: float | Tensor, depth: int | Tensor) -> Tensor:
@@ -244,7 +251,7 @@ def recursion(
     """
     s, depth, eta, _ = _setting(singular_values, depth, step_size)
     checks.require(checks.is_integer(steps) and steps >= 0, "steps", steps, "a non-negative integer")
-    shape = np.broadcast_shapes(s.shape, depth.shape + (1,), eta.shape + (1,))
+    shape = np.broadcast_shapes(s.shape, (*depth.shape, 1), (*eta.shape, 1))
     u, v, residual = np.empty((3, steps + 1, *shape))
     u[0], v[0] = 1.0, 0.0
     power, hidden = depth[..., None] - 2, (depth > 1)[..., None]
@@ -322,14 +329,23 @@ def iterations(
     checks.require(good, "multiplicity", multiplicity, "finite and at least 0")
     checks.require(not race or len(runs) > 0, "race", race, "False for a single run")
     d = s.shape[-1]
-    flat = [np.broadcast_to(a, (*runs, d)).reshape(-1, d) for a in (s, times / 2, depth[..., None], eta[..., None])]
+    flat = [
+        np.broadcast_to(a, (*runs, d)).reshape(-1, d)
+        for a in (s, times / 2, depth[..., None], eta[..., None])
+    ]
     lane = runs[-1] if race else 1
     steps, diverged = _count(*flat, tolerance, max_steps, lane)
     return Count(torch.from_numpy(steps).reshape(runs), torch.from_numpy(diverged).reshape(runs))
 
 
 def _count(
-    s: np.ndarray, half: np.ndarray, depth: np.ndarray, eta: np.ndarray, tolerance: float, max_steps: int, lane: int
+    s: np.ndarray,
+    half: np.ndarray,
+    depth: np.ndarray,
+    eta: np.ndarray,
+    tolerance: float,
+    max_steps: int,
+    lane: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The loop behind :func:`iterations`, on ``(runs, d)`` arrays; lanes of ``lane`` runs race."""
     total = len(s)
@@ -364,7 +380,7 @@ def _count(
                     break
                 moving = np.ones(len(run), dtype=bool)
             elif t % _RETIRE_EVERY == _RETIRE_EVERY - 1:
-                # Near a solution a step multiplies e by 1 − η·(curvature); a little below 1, so that round-off does not decide.
+                # Near a solution a step multiplies e by 1 − η·(curvature); the margin keeps round-off from deciding.
                 attracts = np.abs(1 - eta * below**2 * (u**2 + hidden * (power + 1) * v**2)) < 0.99999
                 moving = ~((np.abs(e) <= 1e-14 * np.maximum(1.0, s)) & attracts)
             else:
@@ -382,7 +398,9 @@ def _setting(
     """Validated float64 arrays s ``(..., d)``, L ``(...)``, η ``(...)``, and the shape of the runs."""
     s = torch.as_tensor(singular_values, dtype=torch.float64)
     good = s.ndim >= 1 and s.numel() > 0 and bool(s.isfinite().all() and (s >= 0).all())
-    checks.require(good, "singular_values", singular_values, "a non-empty (..., d) of finite numbers of at least 0")
+    checks.require(
+        good, "singular_values", singular_values, "a non-empty (..., d) of finite numbers of at least 0"
+    )
     eta = torch.as_tensor(step_size, dtype=torch.float64)
     good = bool(eta.isfinite().all() and (eta > 0).all())
     checks.require(good, "step_size", step_size, "positive and finite")
@@ -423,7 +441,8 @@ def scalar_iterations(
         A :class:`Count`.
 
     Raises:
-        ValueError: weights or target that are not finite, no layer, η ≤ 0, a tolerance that is not positive, or no step.
+        ValueError: weights or target that are not finite, no layer, η ≤ 0, a tolerance that is not positive, or
+            no step.
     """
     start = torch.as_tensor(weights, dtype=torch.float64)
     good = start.ndim >= 1 and start.numel() > 0 and bool(start.isfinite().all())

@@ -19,6 +19,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )  # fmt: skip
+PATIENCE = 120  # seconds; a page takes one or two, unless the machine is busy with something else
 DESKTOP = {"width": 1280, "height": 900}
 ORIGINS = ("http", "file")
 
@@ -164,6 +165,7 @@ class Visit:
 def visiting(chromium, base: str, path: str, script: str = "") -> Iterator[Visit]:
     """Open a page in a browser profile of its own, as on a reader's first visit; ``script`` runs before the page's."""
     context = chromium.new_context(viewport=DESKTOP, service_workers="block")
+    context.set_default_timeout(1000 * PATIENCE)
     context.add_init_script(path=Path(__file__).with_name("probes.js"))
     context.add_init_script(script)
     try:

@@ -143,7 +143,7 @@ window.probes = (() => {
       : control.closest(".control").querySelector("output").textContent),
   });
 
-  const until = async (condition, seconds = 5) => {
+  const until = async (condition, seconds = 30) => {
     const end = performance.now() + 1000 * seconds;
     while (!condition() && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 2));
   };

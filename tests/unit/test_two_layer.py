@@ -181,7 +181,7 @@ PROBLEM = Problem.of(X, Y)
 RANDOM = generator()
 RANK_ONE = X[:, :1].expand(9, 6)
 BAD = [
-    (lambda: Problem.of(X, Y[:, :5]), "x and y must have one column a sample, got 6 and 5"),
+    (lambda: Problem.of(X, Y[:, :5]), "one column a sample"),
     (lambda: Problem.of(X * math.nan, Y), "x must have finite entries only"),
     (lambda: Problem.of(0 * X, Y), "x must be of positive rank"),
     (lambda: Problem.of(torch.stack([X, RANK_ONE]), torch.stack([Y, Y])), "of one rank throughout"),

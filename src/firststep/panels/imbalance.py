@@ -132,7 +132,7 @@ def simulate_min_norm(hidden: int, decay: float, condition: str, seed: int) -> O
     checks.one_of("condition", condition, CONDITIONS)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(DIMENSION, SAMPLES, generator=generator, dtype=torch.float64) / DIMENSION**0.5
-    y = torch.randn(1, SAMPLES, generator=generator, dtype=torch.float64)
+    y = 0.5 * torch.randn(1, SAMPLES, generator=generator, dtype=torch.float64)
     problem = two_layer.Problem.of(x, y)
     std = hidden**-decay
     split = problem.split(two_layer.gaussian_start((DIMENSION, hidden, 1), std, std, generator=generator))
@@ -149,7 +149,7 @@ def simulate_min_norm(hidden: int, decay: float, condition: str, seed: int) -> O
 
     return Outcome(
         tables={
-            "end": {"width": [hidden], "distance": [max(distance, FLOOR)]},
+            "end": {"width": [hidden], "distance": [max(distance, 1e-10)]},
             "line": {"width": list(WIDTHS), "distance": [expected(width) for width in WIDTHS]},
         },
         prediction=(
@@ -182,8 +182,8 @@ def _descend(problem: two_layer.Problem, split: two_layer.Split) -> tuple[linear
 
 def _min_norm_chart() -> alt.LayerChart:
     width = alt.X("width:Q", title="hidden width h", scale=alt.Scale(type="log", domain=[20, 2_000]))
-    scale = alt.Scale(type="log", domain=[FLOOR, 1e3])
-    ticks = alt.Axis(values=[1e-12, 1e-8, 1e-4, 1, 1e3], format=".0e")
+    scale = alt.Scale(type="log", domain=[1e-10, 1e2])
+    ticks = alt.Axis(values=[1e-8, 1e-4, 1e-2, 1, 1e2], format=".0e")
     distance = alt.Y("distance:Q", title="distance to min-norm", scale=scale, axis=ticks)
     end = alt.Chart(alt.NamedData("end")).mark_point(filled=True, size=140, color=COLORS["blue"], clip=True)
     line = alt.Chart(alt.NamedData("line")).mark_line(strokeDash=[6, 4], color=VEGA_INK, clip=True)

@@ -9,9 +9,11 @@ from firststep import checks, zas
 from firststep.explore import Control, Explorable, Outcome
 from firststep.figures import COLORS, VEGA_INK, vega_theme
 
-MAX_STEPS = 20_000
+MAX_STEPS = 20_000  # of two scalars
+MOST_ITERATIONS = 3_000  # of ZAS, at each of some hundred points of the grid
 TOLERANCE = 1e-10  # the paper's, for Figure 2
 DEPTHS = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+LOG_STEPS = (-5.0, -4.0, -3.0, -2.5, -2.0, -1.5, -1.0, -0.7, -0.5, -0.3, -0.1, -0.01, -0.001, 0.0, 0.001, 0.1)
 TARGETS = {"−I": (1.0,), "singular values ½, 1, 2": (0.5, 1.0, 2.0)}
 
 
@@ -31,35 +33,54 @@ def simulate_depth_and_step(log_step: float, depth: int, target: str) -> Outcome
     checks.require(depth <= 1_000_000, "depth", depth, "at most 1000000")
     s = torch.tensor(TARGETS[checks.one_of("target", target, TARGETS)], dtype=torch.float64)
     eta = 10.0**log_step
-    count = zas.iterations(s, depth=depth, step_size=eta, tolerance=TOLERANCE, max_steps=MAX_STEPS)
+    count = zas.iterations(s, depth=depth, step_size=eta, tolerance=TOLERANCE, max_steps=MOST_ITERATIONS)
     steps, lost = int(count.steps), int(count.diverged_at)
     run = zas.recursion(s, depth=depth, step_size=eta, steps=200)
     loss = run.loss.tolist()
-    shown = [k for k, value in enumerate(loss) if math.isfinite(value) and 0 < value < 1e6 and (steps < 0 or k <= steps)]
+    shown = [
+        k
+        for k, value in enumerate(loss)
+        if math.isfinite(value) and 0 < value < 1e6 and (steps < 0 or k <= steps)
+    ]
     shown = sorted({shown[round(i * (len(shown) - 1) / 60)] for i in range(61)})
     edge = 2 / (1 + (depth - 1) * float(s.max()) ** 2)
-    end = f"converged after {steps:,} steps" if steps >= 0 else f"diverged at step {lost}" if lost >= 0 else "no end in sight"
+    end = f"no end in sight within {MOST_ITERATIONS:,} steps"
+    if steps >= 0 or lost >= 0:
+        end = f"converged after {steps:,} steps" if steps >= 0 else f"diverged at step {lost}"
     one = abs(eta - 1) < 1e-12
     return Outcome(
         tables={
             "loss": {"iteration": shown, "loss": [loss[k] for k in shown]},
             "line": {"loss": [TOLERANCE]},
         },
-        prediction="one step, at every depth" if one else f"stable below η ≈ {edge:.2g}, about 2 / (1 + (L − 1)s²)",
-        measurement=f"η = {eta:.4g}, L = {depth:,}: {end}" + ("" if steps >= 0 or lost >= 0 else f" within {MAX_STEPS:,} steps"),
+        prediction="one step, at every depth"
+        if one
+        else f"stable below η ≈ {edge:.2g}, about 2 / (1 + (L − 1)s²)",
+        measurement=f"η = {eta:.4g}, L = {depth:,}: {end}",
         verdict=(
             ("One step was enough." if steps == 1 else "One step was not enough.")
             if one
-            else "The run converges." if steps >= 0 else "The run does not converge at this step size."
+            else "The run converges."
+            if steps >= 0
+            else "The run does not converge at this step size."
         ),
         survived=(steps == 1) if one else None,
     )
 
 
 def _loss_chart() -> alt.LayerChart:
-    x = alt.X("iteration:Q", title="iteration (the first 200)", scale=alt.Scale(domain=[0, 200], type="symlog"))
-    y = alt.Y("loss:Q", title="loss", scale=alt.Scale(type="log", domain=[1e-14, 1e4], clamp=True), axis=alt.Axis(format=".0e", tickCount=6))
-    line = alt.Chart(alt.NamedData("loss")).mark_line(point=True, clip=True, color=COLORS["blue"]).encode(x, y)
+    x = alt.X(
+        "iteration:Q", title="iteration (the first 200)", scale=alt.Scale(domain=[0, 200], type="symlog")
+    )
+    y = alt.Y(
+        "loss:Q",
+        title="loss",
+        scale=alt.Scale(type="log", domain=[1e-14, 1e4], clamp=True),
+        axis=alt.Axis(format=".0e", tickCount=6),
+    )
+    line = (
+        alt.Chart(alt.NamedData("loss")).mark_line(point=True, clip=True, color=COLORS["blue"]).encode(x, y)
+    )
     rule = alt.Chart(alt.NamedData("line")).mark_rule(strokeDash=[6, 4], color=VEGA_INK).encode(y="loss:Q")
     return vega_theme(alt.layer(line, rule).properties(width=520, height=230))
 
@@ -69,9 +90,10 @@ def depth_and_step() -> Explorable:
     return Explorable(
         name="zas-depth-and-step",
         claim="zero_asymmetric.one_step",
-        task="Find a depth or a target that ZAS does not solve in a single step at η = 1 (the exponent 0). Then move the step size a little.",
+        task="Find a depth or a target that ZAS does not solve in a single step at η = 1 (the exponent 0). "
+        "Then move the step size a little.",
         controls=(
-            Control("log_step", "log₁₀ of the step size", (-5.0, -4.0, -3.0, -2.5, -2.0, -1.5, -1.0, -0.7, -0.5, -0.3, -0.1, -0.01, -0.001, 0.0, 0.001, 0.1), 0.0),
+            Control("log_step", "log₁₀ of the step size", LOG_STEPS, 0.0),
             Control("depth", "depth L", DEPTHS, 100),
             Control("target", "target", tuple(TARGETS), "−I"),
         ),
@@ -113,9 +135,15 @@ def simulate_stable_manifold(depth: int, common: float, offset: float) -> Outcom
     on_ray = offset == 0
     return Outcome(
         tables={"path": _thinned(path, common), "minimum": _minimum(depth)},
-        prediction="on the ray of equal weights: to the saddle, with loss ½" if on_ray else _off_the_ray(depth, offset),
+        prediction="on the ray of equal weights: to the saddle, with loss ½"
+        if on_ray
+        else _off_the_ray(depth, offset),
         measurement=f"{end} after {len(path) - 1:,} steps, at w₁ = {a:.3g}, others {b:.3g}, loss {loss:.3g}",
-        verdict=("The ray belongs to the stable manifold." if end.startswith("the saddle") else "The start left the ray's fate.")
+        verdict=(
+            "The ray belongs to the stable manifold."
+            if end.startswith("the saddle")
+            else "The start left the ray's fate."
+        )
         if on_ray
         else "Off the ray: the claim says nothing.",
         survived=end.startswith("the saddle") if on_ray else None,
@@ -147,12 +175,24 @@ def _minimum(depth: int) -> dict[str, list]:
 def _manifold_chart() -> alt.LayerChart:
     x = alt.X("others:Q", title="w₂ = … = w_L", scale=alt.Scale(domain=[-0.5, 2], nice=False))
     y = alt.Y("w1:Q", title="w₁", scale=alt.Scale(domain=[-2, 2], nice=False))
-    ray = alt.Chart(alt.Data(values=[{"others": 0, "w1": 0}, {"others": 2, "w1": 2}])).mark_line(strokeDash=[6, 4], color=VEGA_INK).encode(x, y)
+    ray = (
+        alt.Chart(alt.Data(values=[{"others": 0, "w1": 0}, {"others": 2, "w1": 2}]))
+        .mark_line(strokeDash=[6, 4], color=VEGA_INK)
+        .encode(x, y)
+    )
     minimum = alt.Chart(alt.NamedData("minimum")).mark_line(clip=True, color=COLORS["green"]).encode(x, y)
     path = alt.Chart(alt.NamedData("path")).encode(x, y, order="step:Q")
-    line = path.mark_line(clip=True, color=COLORS["vermilion"], point={"filled": True, "size": 22, "color": COLORS["vermilion"]})
-    start = path.transform_filter("datum.step == 0").mark_point(clip=True, filled=True, size=120, color=COLORS["blue"])
-    saddle = alt.Chart(alt.Data(values=[{"others": 0, "w1": 0}])).mark_point(shape="cross", size=110, color=VEGA_INK).encode(x, y)
+    line = path.mark_line(
+        clip=True, color=COLORS["vermilion"], point={"filled": True, "size": 22, "color": COLORS["vermilion"]}
+    )
+    start = path.transform_filter("datum.step == 0").mark_point(
+        clip=True, filled=True, size=120, color=COLORS["blue"]
+    )
+    saddle = (
+        alt.Chart(alt.Data(values=[{"others": 0, "w1": 0}]))
+        .mark_point(shape="cross", size=110, color=VEGA_INK)
+        .encode(x, y)
+    )
     return vega_theme(alt.layer(ray, minimum, saddle, line, start).properties(width=400, height=340))
 
 
@@ -161,10 +201,15 @@ def stable_manifold() -> Explorable:
     return Explorable(
         name="zas-stable-manifold",
         claim="zero_asymmetric.stable_manifold",
-        task="Target −1, all weights equal but w₁. Drag w₁ off the dashed ray, down and up, and find out when a saddle (product 0) still wins over "
-        "the minima on the green curve.",
+        task="Target −1, all weights equal but w₁. Drag w₁ off the dashed ray, down and up, and find out when a saddle "
+        "(product 0) still wins over the minima on the green curve.",
         controls=(
-            Control("offset", "w₁ minus the others", (-1.0, -0.5, -0.2, -0.1, -0.01, 0.0, 0.01, 0.1, 0.2, 0.5), 0.0),
+            Control(
+                "offset",
+                "w₁ minus the others",
+                (-1.0, -0.5, -0.2, -0.1, -0.01, 0.0, 0.01, 0.1, 0.2, 0.5),
+                0.0,
+            ),
             Control("depth", "depth L", (2, 3, 4, 6), 3),
             Control("common", "the other weights", (0.5, 0.75, 1.0, 1.25, 1.5), 1.0),
         ),
