@@ -257,7 +257,7 @@ def card(claim: Claim, record: Record) -> str:
     numbers = f"{record.scale} scale · {record.dtype} · seeds {record.seeds} · {record.seconds:.1f} s"
     return (
         f'<section class="verdict {record.verdict}" id="{claim.id}" aria-label="Verdict on {claim.id}">'
-        f'<header>{badge(record.verdict)} <strong>{typeset(claim.title)}</strong> '
+        f"<header>{badge(record.verdict)} <strong>{typeset(claim.title)}</strong> "
         f"<code>{claim.id}</code> <span>{html.escape(claim.locator)}</span></header>"
         f"<p>{typeset(claim.statement)}</p><dl>{body}</dl><footer>{html.escape(numbers)}</footer></section>"
     )

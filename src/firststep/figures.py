@@ -100,9 +100,7 @@ def provenance(*, seeds: str, dtype: str, tolerance: str | None = None) -> str:
     return "; ".join(part for part in parts if part) + "."
 
 
-def show(
-    fig: Figure, *, alt: str, caption: str, seeds: str, dtype: str, tolerance: str | None = None
-) -> None:
+def show(fig: Figure, *, alt: str, caption: str, seeds: str, dtype: str, tolerance: str | None = None) -> None:
     """Display a figure with alternative text and a caption.
 
     Args:

@@ -54,9 +54,7 @@ INITIALIZERS: dict[str, Draw] = {
 }
 
 
-def matrix(
-    name: str, rows: int, columns: int, *, generator: Generator, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def matrix(name: str, rows: int, columns: int, *, generator: Generator, dtype: torch.dtype = torch.float64) -> Tensor:
     """One random weight matrix.
 
     Args:
@@ -175,9 +173,7 @@ def generators(seeds: Sequence[int] | int, device: torch.device | str = "cpu") -
     return [Generator(device).manual_seed(int(seed)) for seed in found]
 
 
-def per_seed(
-    one: Callable[[Generator], list[Tensor]], generator: Generator | Sequence[Generator]
-) -> list[Tensor]:
+def per_seed(one: Callable[[Generator], list[Tensor]], generator: Generator | Sequence[Generator]) -> list[Tensor]:
     """Draw a network for one generator, or for each of several with the seeds on a leading axis.
 
     Raises:

@@ -100,4 +100,3 @@ def _draw_linear(module: nn.Linear, scheme: str, generator: Generator) -> None:
     module.weight.copy_(inits.matrix(scheme, rows, columns, generator=generator, dtype=module.weight.dtype))
     if module.bias is not None:
         module.bias.zero_()
-

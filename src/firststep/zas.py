@@ -49,9 +49,7 @@ def start(widths: Sequence[int], dtype: torch.dtype = torch.float64) -> Weights:
     widths = checks.widths("widths", widths)
     checks.floating("dtype", dtype)
     good = all(d >= widths[0] for d in widths[1:-1])
-    checks.require(
-        good, "widths", widths, f"such that no hidden layer is narrower than the input, {widths[0]}"
-    )
+    checks.require(good, "widths", widths, f"such that no hidden layer is narrower than the input, {widths[0]}")
     weights = [torch.zeros(r, c, dtype=dtype) for c, r in pairwise(widths)]
     for weight in weights[:-1]:
         weight.diagonal()[: widths[0]] = 1  # the surplus units neither read nor write
@@ -232,9 +230,7 @@ class Pairs:
         return 0.5 * self.residual.square().sum(-1)
 
 
-def recursion(
-    singular_values: Tensor, *, depth: int | Tensor, step_size: float | Tensor, steps: int
-) -> Pairs:
+def recursion(singular_values: Tensor, *, depth: int | Tensor, step_size: float | Tensor, steps: int) -> Pairs:
     """Run ZAS gradient descent in its exact coordinates and keep every step.
 
     Args:
@@ -329,10 +325,7 @@ def iterations(
     checks.require(good, "multiplicity", multiplicity, "finite and at least 0")
     checks.require(not race or len(runs) > 0, "race", race, "False for a single run")
     d = s.shape[-1]
-    flat = [
-        np.broadcast_to(a, (*runs, d)).reshape(-1, d)
-        for a in (s, times / 2, depth[..., None], eta[..., None])
-    ]
+    flat = [np.broadcast_to(a, (*runs, d)).reshape(-1, d) for a in (s, times / 2, depth[..., None], eta[..., None])]
     lane = runs[-1] if race else 1
     steps, diverged = _count(*flat, tolerance, max_steps, lane)
     return Count(torch.from_numpy(steps).reshape(runs), torch.from_numpy(diverged).reshape(runs))
@@ -398,9 +391,7 @@ def _setting(
     """Validated float64 arrays s ``(..., d)``, L ``(...)``, η ``(...)``, and the shape of the runs."""
     s = torch.as_tensor(singular_values, dtype=torch.float64)
     good = s.ndim >= 1 and s.numel() > 0 and bool(s.isfinite().all() and (s >= 0).all())
-    checks.require(
-        good, "singular_values", singular_values, "a non-empty (..., d) of finite numbers of at least 0"
-    )
+    checks.require(good, "singular_values", singular_values, "a non-empty (..., d) of finite numbers of at least 0")
     eta = torch.as_tensor(step_size, dtype=torch.float64)
     good = bool(eta.isfinite().all() and (eta > 0).all())
     checks.require(good, "step_size", step_size, "positive and finite")

@@ -48,7 +48,7 @@ def test_no_page_loads_anything_from_another_host(site: Path, page: str):
     assert loads(built_book.document(site / page)) == []
 
 
-@pytest.mark.parametrize(("suffix", "pattern"), [("css", STYLE_LOADS), ("js", SCRIPT_LOADS)])
+@pytest.mark.parametrize(("suffix", "pattern"), [("css", STYLE_LOADS), ("js", SCRIPT_LOADS)], ids=["css", "js"])
 def test_no_style_sheet_or_script_loads_anything_from_another_host(site: Path, suffix: str, pattern: re.Pattern):
     files = sorted(site.rglob(f"*.{suffix}"))
     texts = {file.relative_to(site): file.read_text(encoding="utf-8", errors="replace") for file in files}

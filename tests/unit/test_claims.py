@@ -229,9 +229,7 @@ def test_no_angle_bracket_of_a_text_survives_typesetting(text):
 
 
 def test_dollars_mark_mathematics():
-    assert claims.typeset("if $x<1$ then") == (
-        'if <span class="math notranslate nohighlight">\\(x&lt;1\\)</span> then'
-    )
+    assert claims.typeset("if $x<1$ then") == ('if <span class="math notranslate nohighlight">\\(x&lt;1\\)</span> then')
     assert claims.typeset("costs 5$") == "costs 5$"
 
 

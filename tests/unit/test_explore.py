@@ -225,9 +225,7 @@ def test_moving_a_control_computes_and_draws_anew():
 def test_a_value_that_the_simulation_refuses_is_shown_as_a_sentence_and_the_next_move_recovers():
     _, slope, *_, chart, text = panel().live().children
     slope.value = 1
-    assert text.value == (
-        "<p><strong>Not possible:</strong> slope must not be one &lt;here&gt;, got slope=1</p>"
-    )
+    assert text.value == ("<p><strong>Not possible:</strong> slope must not be one &lt;here&gt;, got slope=1</p>")
     slope.value = 0
     assert "facts silent" in text.value
     assert "<svg" in chart.value

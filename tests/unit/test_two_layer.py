@@ -114,9 +114,7 @@ def test_level_is_that_of_the_dense_eigenvalues(r, m, extra, seed):
 
 
 @problems
-@given(
-    st.integers(1, 6), st.integers(1, 6), st.floats(0, 9), st.sampled_from(two_layer.SIDES), st.integers(0, 10**6)
-)
+@given(st.integers(1, 6), st.integers(1, 6), st.floats(0, 9), st.sampled_from(two_layer.SIDES), st.integers(0, 10**6))
 def test_start_of_level_has_its_product_and_its_level(m, r, c, heavy, seed):
     product = torch.randn(m, r, generator=generator(seed), **DOUBLE)
     weights = two_layer.start_of_level(product, c, m + r, heavy=heavy, generator=generator(seed))

@@ -87,7 +87,12 @@ def _target() -> torch.Tensor:
 def _plateau_chart() -> alt.VConcatChart:
     iteration = alt.X("iteration:Q", title="iteration", scale=alt.Scale(type="sqrt"))
     rank = alt.Y("rank:Q", title="numerical rank", scale=alt.Scale(domain=[0, 12.5]))
-    ratio = alt.Y("ratio:Q", title="forbidden σ / σ₁", scale=alt.Scale(type="log", domain=[1e-20, 1]), axis=alt.Axis(values=[1e-16, 1e-8, 1], format=".0e"))
+    ratio = alt.Y(
+        "ratio:Q",
+        title="forbidden σ / σ₁",
+        scale=alt.Scale(type="log", domain=[1e-20, 1]),
+        axis=alt.Axis(values=[1e-16, 1e-8, 1], format=".0e"),
+    )
     measured = alt.Chart(alt.NamedData("rank")).mark_line(interpolate="step-after", point=True, color=COLORS["blue"])
     bound = alt.Chart(alt.NamedData("bound")).mark_rule(strokeDash=[6, 4], color=VEGA_INK)
     forbidden = alt.Chart(alt.NamedData("forbidden")).mark_line(point=True, color=COLORS["vermilion"])
@@ -195,15 +200,30 @@ def _levels(target: int) -> dict[str, list]:
 def _pair_chart() -> alt.LayerChart:
     window = alt.Scale(domain=[-2, 2], nice=False)
     x, y = alt.X("w1:Q", title="w₁", scale=window), alt.Y("w2:Q", title="w₂", scale=window)
-    levels = alt.Chart(alt.NamedData("levels")).mark_line(clip=True, strokeWidth=1.2).encode(
-        x, y, detail="branch:N",
-        color=alt.Color("kind:N", legend=None, scale=alt.Scale(domain=["minimum", "level"], range=[COLORS["green"], "#9a9a9a"])),
-        strokeWidth=alt.StrokeWidth("kind:N", legend=None, scale=alt.Scale(domain=["minimum", "level"], range=[2.6, 0.7])),
-    )  # fmt: skip
+    kinds = ["minimum", "level"]
+    color = alt.Scale(domain=kinds, range=[COLORS["green"], "#9a9a9a"])
+    thickness = alt.Scale(domain=kinds, range=[2.6, 0.7])
+    levels = (
+        alt.Chart(alt.NamedData("levels"))
+        .mark_line(clip=True)
+        .encode(
+            x,
+            y,
+            detail="branch:N",
+            color=alt.Color("kind:N", legend=None, scale=color),
+            strokeWidth=alt.StrokeWidth("kind:N", legend=None, scale=thickness),
+        )
+    )
     path = alt.Chart(alt.NamedData("path")).encode(x, y, order="step:Q")
-    line = path.mark_line(clip=True, color=COLORS["vermilion"], point={"filled": True, "size": 22, "color": COLORS["vermilion"]})
+    line = path.mark_line(
+        clip=True, color=COLORS["vermilion"], point={"filled": True, "size": 22, "color": COLORS["vermilion"]}
+    )
     start = path.transform_filter("datum.step == 0").mark_point(clip=True, filled=True, size=120, color=COLORS["blue"])
-    saddle = alt.Chart(alt.Data(values=[{"w1": 0, "w2": 0}])).mark_point(shape="cross", size=110, color=VEGA_INK).encode(x, y)
+    saddle = (
+        alt.Chart(alt.Data(values=[{"w1": 0, "w2": 0}]))
+        .mark_point(shape="cross", size=110, color=VEGA_INK)
+        .encode(x, y)
+    )
     return vega_theme(alt.layer(levels, saddle, line, start).properties(width=360, height=360))
 
 

@@ -38,9 +38,7 @@ def simulate_depth_and_step(log_step: float, depth: int, target: str) -> Outcome
     run = zas.recursion(s, depth=depth, step_size=eta, steps=200)
     loss = run.loss.tolist()
     shown = [
-        k
-        for k, value in enumerate(loss)
-        if math.isfinite(value) and 0 < value < 1e6 and (steps < 0 or k <= steps)
+        k for k, value in enumerate(loss) if math.isfinite(value) and 0 < value < 1e6 and (steps < 0 or k <= steps)
     ]
     shown = sorted({shown[round(i * (len(shown) - 1) / 60)] for i in range(61)})
     edge = 2 / (1 + (depth - 1) * float(s.max()) ** 2)
@@ -53,9 +51,7 @@ def simulate_depth_and_step(log_step: float, depth: int, target: str) -> Outcome
             "loss": {"iteration": shown, "loss": [loss[k] for k in shown]},
             "line": {"loss": [TOLERANCE]},
         },
-        prediction="one step, at every depth"
-        if one
-        else f"stable below η ≈ {edge:.2g}, about 2 / (1 + (L − 1)s²)",
+        prediction="one step, at every depth" if one else f"stable below η ≈ {edge:.2g}, about 2 / (1 + (L − 1)s²)",
         measurement=f"η = {eta:.4g}, L = {depth:,}: {end}",
         verdict=(
             ("One step was enough." if steps == 1 else "One step was not enough.")
@@ -69,18 +65,14 @@ def simulate_depth_and_step(log_step: float, depth: int, target: str) -> Outcome
 
 
 def _loss_chart() -> alt.LayerChart:
-    x = alt.X(
-        "iteration:Q", title="iteration (the first 200)", scale=alt.Scale(domain=[0, 200], type="symlog")
-    )
+    x = alt.X("iteration:Q", title="iteration (the first 200)", scale=alt.Scale(domain=[0, 200], type="symlog"))
     y = alt.Y(
         "loss:Q",
         title="loss",
         scale=alt.Scale(type="log", domain=[1e-14, 1e4], clamp=True),
         axis=alt.Axis(format=".0e", tickCount=6),
     )
-    line = (
-        alt.Chart(alt.NamedData("loss")).mark_line(point=True, clip=True, color=COLORS["blue"]).encode(x, y)
-    )
+    line = alt.Chart(alt.NamedData("loss")).mark_line(point=True, clip=True, color=COLORS["blue"]).encode(x, y)
     rule = alt.Chart(alt.NamedData("line")).mark_rule(strokeDash=[6, 4], color=VEGA_INK).encode(y="loss:Q")
     return vega_theme(alt.layer(line, rule).properties(width=520, height=230))
 
@@ -135,9 +127,7 @@ def simulate_stable_manifold(depth: int, common: float, offset: float) -> Outcom
     on_ray = offset == 0
     return Outcome(
         tables={"path": _thinned(path, common), "minimum": _minimum(depth)},
-        prediction="on the ray of equal weights: to the saddle, with loss ½"
-        if on_ray
-        else _off_the_ray(depth, offset),
+        prediction="on the ray of equal weights: to the saddle, with loss ½" if on_ray else _off_the_ray(depth, offset),
         measurement=f"{end} after {len(path) - 1:,} steps, at w₁ = {a:.3g}, others {b:.3g}, loss {loss:.3g}",
         verdict=(
             "The ray belongs to the stable manifold."
@@ -185,9 +175,7 @@ def _manifold_chart() -> alt.LayerChart:
     line = path.mark_line(
         clip=True, color=COLORS["vermilion"], point={"filled": True, "size": 22, "color": COLORS["vermilion"]}
     )
-    start = path.transform_filter("datum.step == 0").mark_point(
-        clip=True, filled=True, size=120, color=COLORS["blue"]
-    )
+    start = path.transform_filter("datum.step == 0").mark_point(clip=True, filled=True, size=120, color=COLORS["blue"])
     saddle = (
         alt.Chart(alt.Data(values=[{"others": 0, "w1": 0}]))
         .mark_point(shape="cross", size=110, color=VEGA_INK)
