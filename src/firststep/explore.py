@@ -159,7 +159,8 @@ class Explorable:
             f'<section class="explorable" id="explore-{self.name}" aria-label="Explorable: {html.escape(self.task)}">'
             f'<header><strong>Try to break it</strong> <a href="#{self.claim}"><code>{self.claim}</code></a></header>'
             f'<p>{html.escape(self.task)}</p><div class="controls"></div>'
-            f'<div class="chart" role="img" aria-live="off">{self.svg(start)}</div>{facts(start)}'
+            f'<div class="chart" role="img" aria-live="off" aria-label="Chart. {html.escape(start.measurement)}">'
+            f"{self.svg(start)}</div>{facts(start)}"
             f'<script type="application/json">{data}</script></section>'
         )
 

@@ -55,6 +55,11 @@ class Panel:
                     return changed
         return changed
 
+    def labels(self, places: list[int]) -> list[str]:
+        """What the controls show at a setting: numbers are written as JavaScript writes them."""
+        values = [control["values"][place] for control, place in zip(self.controls, places, strict=True)]
+        return self.visit.page.evaluate("values => values.map(String)", values)
+
     def scale(self, index: int) -> range:
         return range(len(self.controls[index]["values"]))
 
@@ -83,14 +88,13 @@ def test_every_control_changes_what_is_drawn_and_what_is_said(visit):
 def test_what_is_said_is_what_the_grid_holds(visit):
     for panel in panels(visit):
         scales = [range(len(control["values"])) for control in panel.controls]
-        points = random.Random(0).sample(list(itertools.product(*scales)), 20)
-        for places in map(list, points):
+        points = list(itertools.product(*scales))
+        for places in map(list, random.Random(0).sample(points, min(20, len(points)))):
             outcome, shown = panel.payload["grid"][panel.position(places)], panel.move(places)
             state = {True: "survived", False: "broken", None: "silent"}[outcome["survived"]]
-            values = [control["values"][place] for control, place in zip(panel.controls, places, strict=True)]
             assert shown["facts"] == [outcome[fact] for fact in ("prediction", "measurement", "verdict")]
             assert shown["verdict"] == f"facts {state}"
-            assert shown["values"] == [str(value).removesuffix(".0") for value in values]
+            assert shown["values"] == panel.labels(places)
 
 
 def test_moving_every_control_and_back_leaves_no_trace(visit):
@@ -126,7 +130,7 @@ def test_controls_obey_the_keyboard(visit):
             places = [*panel.start[:index], place + (1 if onward else -1), *panel.start[index + 1 :]]
             pressed = visit.probe("shows", panel.id)
             assert panel.move(places)["facts"] == pressed["facts"], f"{panel.id}: {control['label']}"
-            assert pressed["values"][index] == str(control["values"][places[index]]).removesuffix(".0")
+            assert pressed["values"] == panel.labels(places)
 
 
 FORGET = """document.addEventListener("DOMContentLoaded", () => {
