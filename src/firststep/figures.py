@@ -89,7 +89,8 @@ def band(ax: Axes, x: ArrayLike, y: ArrayLike, label: str, color: str, *, level:
     x, y = np.asarray(x), np.asarray(y)
     good = y.ndim == 2 and y.shape[0] == x.size
     checks.require(good, "y", y.shape, f"of shape (T, seeds) with T={x.size}")
-    low, middle, high = np.nanquantile(y, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=1)
+    with np.errstate(invalid="ignore"):  # between two runs that never end, infinity minus infinity
+        low, middle, high = np.nanquantile(y, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=1)
     ax.fill_between(x, low, high, color=COLORS[color], alpha=0.22, lw=0, step=kwargs.get("drawstyle") and "post")
     ax.plot(x, middle, color=COLORS[color], label=label, **kwargs)
 

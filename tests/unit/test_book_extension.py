@@ -21,7 +21,7 @@ ROOT, PACKAGE = Path(__file__).parents[2], Path(firststep.__file__).parent
 pytestmark = pytest.mark.usefixtures("clean_environment")
 ENTRY = """
   - id: toy.{id}
-    title: Title
+    title: Title of {id}
     locator: new
     statement: s
     criterion: c
@@ -203,16 +203,21 @@ def test_the_key_changes_with_the_words_of_the_ledger_but_not_with_its_pins(key,
     assert key() != before
 
 
+@pytest.mark.parametrize("id, changes", [("one", True), ("none", False)])
+def test_the_key_of_a_page_holds_the_words_of_its_own_claims_only(extension, book, id, changes):
+    def key():
+        return extension.page_key(notebook("import math"), book, docname=PAGE)
+
+    before = key()
+    (book / "book" / "claims.yml").write_text(LEDGER.replace(f"Title of {id}", "Another title"), encoding="utf-8")
+    assert (key() != before) is changes
+
+
 def test_the_key_reads_code_cells_only_and_passes_over_magics(key, package):
     before = key("import math")
     assert key("%matplotlib inline\nimport math\n!ls") == before
     (package / "data.py").write_text("", encoding="utf-8")  # named in a text cell
     assert key("import math") == before
-
-
-def test_the_real_ledger_keeps_every_pin_on_a_line_of_its_own():
-    lines = (ROOT / "book" / "claims.yml").read_text("utf-8").splitlines()
-    assert sum(line.strip().startswith("pinned:") for line in lines) == 105
 
 
 def test_the_key_goes_into_the_kernelspec_where_the_cache_sees_it(extension, book):
@@ -250,6 +255,22 @@ def test_a_page_is_read_again_exactly_if_its_key_changed(extension, book, monkey
     assert list(extension.pages_whose_key_changed(app, app.env, set(), set(), set())) == []
     app.env.firststep_keys["book/1/page"] = "old"
     assert list(extension.pages_whose_key_changed(app, app.env, set(), set(), set())) == ["book/1/page"]
+
+
+@pytest.mark.parametrize("added, changed", [({PAGE}, set()), (set(), {PAGE})])
+def test_pages_that_read_the_verdicts_are_read_again_whenever_another_page_is(extension, book, added, changed):
+    readers = set(extension.VERDICT_READERS)
+    app = application(book, PAGE, *readers)
+    assert set(extension.pages_whose_key_changed(app, app.env, set(), set(), set())) == set()
+    assert set(extension.pages_whose_key_changed(app, app.env, added, changed, set())) == readers
+
+
+def test_verdicts_of_a_page_that_is_not_run_again_are_restored_from_its_outputs(extension, book):
+    execute(book, PAGE, record("toy.one"))
+    claims.write(record("toy.one", verdict="inconclusive", scale="smoke"))  # somebody ran the notebook by hand
+    app = application(book, PAGE)
+    assert list(extension.pages_whose_key_changed(app, app.env, set(), set(), set())) == []
+    assert claims.records()["toy.one"] == record("toy.one")
 
 
 # Verdicts

@@ -18,10 +18,9 @@ WORDS = {"alt": "a line that rises", "caption": "The line rises.", "seeds": "0�
 
 
 @pytest.fixture(autouse=True)
-def no_figure_left_over():
-    plt.close("all")
-    yield
-    plt.close("all")
+def style_put_back():
+    with plt.rc_context():
+        yield
 
 
 @pytest.fixture
@@ -104,17 +103,18 @@ def test_a_figure_loads_nothing():
             assert not (attributes.get(name) or "").startswith(("http", "//", "file"))
 
 
-def test_drawing_closes_the_figure():
+def test_a_figure_is_never_open_so_that_no_notebook_shows_it_a_second_time():
     fig = drawn()
-    assert plt.get_fignums() == [fig.number]
-    figures.svg(fig)
+    assert plt.get_fignums() == []
+    assert "<svg" in figures.svg(fig)
     assert plt.get_fignums() == []
 
 
-def test_the_style_of_the_book_does_not_leak_into_other_figures():
-    before = dict(plt.rcParams)
-    figures.svg(drawn())
-    assert dict(plt.rcParams) == before
+def test_what_is_added_to_a_figure_in_a_later_cell_has_the_style_of_the_book():
+    _, ax = figures.new()
+    ax.plot([0, 1], label="later")
+    assert ax.legend().get_texts()[0].get_color() == figures._INK
+    assert ax.set_title("later").get_color() == figures._INK
 
 
 # Theory and measurement
@@ -146,7 +146,6 @@ def test_a_band_holds_the_central_part_of_the_seeds_around_their_median(seeds, s
         inside = corners[corners[:, 0] == x, 1]
         assert np.isclose(inside.min(), np.quantile(y[x], (1 - level) / 2))
         assert np.isclose(inside.max(), np.quantile(y[x], (1 + level) / 2))
-    plt.close("all")
 
 
 def test_a_band_leaves_out_seeds_that_diverged():
@@ -167,7 +166,6 @@ def test_a_shown_figure_has_its_alternative_text_its_caption_and_where_it_came_f
     caption = re.search(r"<figcaption>(.*)</figcaption>", bundle["text/html"])[1]
     assert caption == "The line rises. Seeds 0–9; cpu scale; float64; tolerance d·ε·σ₁."
     assert bundle["text/plain"] == "[figure: a line that rises]"
-    assert plt.get_fignums() == []
 
 
 @settings(max_examples=30)

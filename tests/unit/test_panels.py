@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firststep import claims, explore, panels
-from firststep.panels import full_rank
+from firststep.panels import full_rank, imbalance
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 PANELS = panels.every_panel()
@@ -132,6 +132,12 @@ def test_the_chart_draws_every_table_and_no_other(name):
 def test_no_two_panels_share_an_id():
     ids = [make().name for make in PANELS.values()]
     assert len(ids) == len(set(ids))
+
+
+def test_two_chapters_cannot_use_one_name(monkeypatch):
+    monkeypatch.setitem(imbalance.PANELS, "plateau", full_rank.plateau)
+    with pytest.raises(ValueError, match="name must be unique among the explorables, got name='plateau' twice"):
+        panels.every_panel()
 
 
 @pytest.mark.parametrize("name", NAMES)
