@@ -134,9 +134,9 @@ def test_the_subset_is_never_fetched():
         data.fashion_mnist(fetch=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.complex64, "float32", None])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, "float32", None])
 def test_pixels_must_be_floating_point(dtype):
-    with pytest.raises(ValueError, match=r"^dtype must be a floating-point torch\.dtype, got dtype="):
+    with pytest.raises(ValueError, match=r"^dtype must be torch\.float32 or torch\.float64, got dtype="):
         data.fashion_mnist(dtype=dtype)
 
 
@@ -197,9 +197,8 @@ def test_a_flipped_bit_or_a_cut_gives_an_error_or_the_same_pictures(machine, ste
     for name in (IMAGES, LABELS):
         store(machine, name, shipped(name), packed=True)
     store(machine, stem, bytes(content), packed=packed)
-    outcome = damaged_or_equal()
-    # Only the ten bytes of the gzip header (its time, say) can change without the contents changing.
-    assert outcome == "damaged" or (packed and not cut and position < 10)
+    if damaged_or_equal() == "equal":  # a bit of gzip's header, or of the padding after its last block
+        assert packed and gzip.decompress(bytes(content)) == gzip.decompress(shipped(stem))
 
 
 def idx(*shape, kind=8, fill=0):
