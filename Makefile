@@ -22,10 +22,10 @@ BUILD := _build
 READY := $(VENV)/.ready
 BUILT := $(BUILD)/.built-$(SCALE)
 PAGES := $(shell find book -type f -not -path '*/.ipynb_checkpoints/*')
-SOURCES := _config.yml _toc.yml requirements.txt $(PAGES) $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*')
+SOURCES := _config.yml _toc.yml requirements.txt $(PAGES) $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*') $(wildcard results/*/*.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test unit notebooks site lab bench lock lint clean scale
+.PHONY: help book test unit notebooks site results lab bench lock lint clean scale
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*##[[:space:]]*(.*)/  make \1\t\2/' | expand -t 20
@@ -56,6 +56,9 @@ notebooks: | $(READY)  ## every notebook through nbmake, at SCALE, with a time l
 
 site: | $(BUILT)  ## the built book in a real browser
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup tests/site
+
+results: | $(READY)  ## the recorded long runs that the book shows: what is missing in results/ (hours)
+	$(BIN)/python -m firststep.recorded --workers $(WORKERS)
 
 lab: | $(READY)  ## open the book's notebooks in JupyterLab
 	$(BIN)/python -m ipykernel install --sys-prefix --name firststep --display-name "Before the First Step"

@@ -1,7 +1,7 @@
 """The book's own part of the build, so that ``jupyter-book build .`` alone gives the whole book.
 
-1. A page's outputs are cached under a key that holds the modules of ``firststep`` that it can reach, the lock, and
-   the scale; so no output survives a change of the package that could have changed it.
+1. A page's outputs are cached under a key that holds the modules of ``firststep`` that it can reach, the recorded
+   results if it reads them, the lock, and the scale; so no output survives a change that could have changed it.
 2. Verdicts travel in the outputs. Whether a page was run or came from the cache, its records end up in
    ``_build/verdicts``; a verdict that differs from its pin, or a claim whose page does not settle it, ends the build.
 3. The role ``{claim}`` links a claim to the place where it is settled.
@@ -74,7 +74,9 @@ def page_key(notebook: dict, root: Path, package: Path = PACKAGE, docname: str |
     """
     code = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
     plain = "\n".join(line for line in code.splitlines() if not line.lstrip().startswith(("%", "!")))
-    files = [package / name for name in modules_reached(plain, package)]
+    reached = modules_reached(plain, package)
+    files = [package / name for name in reached]
+    files += sorted((root / "results").rglob("*.json")) if "recorded.py" in reached else []
     files += [f for f in sorted((package / "fashion_mnist").glob("*")) if f.is_file()]
     files += [root / "requirements.txt"]
     digest = hashlib.sha256(f"{scale.name()} {scale.device()}".encode())

@@ -7,21 +7,16 @@ half is ``_build/verdicts/<id>.json``, one record a claim, written by :func:`set
 
 import html
 import json
-import os
-import platform
 import re
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 
-import numpy
-import torch
 import yaml
 from IPython.display import display
 
-from firststep import __version__, checks, scale
+from firststep import checks, provenance, scale
 
 VERDICTS = {
     "holds": "measured inside the stated assumptions, at the paper's own scale or for a statement without one",
@@ -194,12 +189,7 @@ def settle(
         dtype=dtype,
         seeds=seeds,
         seconds=_seconds_since_last(),
-        versions={
-            "firststep": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-        },
+        versions=provenance.versions(),
     )
     write(record)
     bundle = {"text/html": card(claim, record), "text/plain": f"{id}: {record.verdict}"}
@@ -207,12 +197,8 @@ def settle(
 
 
 def write(record: Record, folder: Path | None = None) -> None:
-    """Write ``<id>.json`` under a temporary name first, so that a killed run leaves the old record or the new one."""
-    folder = folder or root() / "_build" / "verdicts"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        json.dump(asdict(record), file, indent=1, ensure_ascii=False)
-    os.replace(file.name, folder / f"{record.id}.json")
+    """Write ``<id>.json``; a killed run leaves the old record or the new one."""
+    provenance.write_json((folder or root() / "_build" / "verdicts") / f"{record.id}.json", asdict(record))
 
 
 def records(folder: Path | None = None) -> dict[str, Record]:

@@ -16,12 +16,55 @@ from firststep import checks
 Draw = Callable[[Tensor, Generator], object]
 
 
-def _lecun(weight: Tensor, generator: Generator, *, uniform: bool) -> None:
-    std = 1 / math.sqrt(weight.shape[1])
-    if uniform:
-        nn.init.uniform_(weight, -math.sqrt(3) * std, math.sqrt(3) * std, generator=generator)
-    else:
-        nn.init.normal_(weight, 0.0, std, generator=generator)
+# Standard deviation of an entry, by fan-out and fan-in, of the schemes that draw entries independently.
+_FAMILIES: dict[str, Callable[[int, int], float]] = {
+    # Glorot & Bengio (2010), Eqs. (12) and (16): variance 2 / (fan_in + fan_out).
+    "xavier": lambda rows, columns: math.sqrt(2 / (rows + columns)),
+    # He et al. (2015), Eq. (10): variance 2 / fan_in.
+    "he": lambda rows, columns: math.sqrt(2 / columns),
+    # LeCun et al. (1998), Eq. (16): variance 1 / fan_in.
+    "lecun": lambda rows, columns: 1 / math.sqrt(columns),
+    # Skorski (2020), Eq. (8): spectral norm about 1.
+    "curvature": lambda rows, columns: 1 / (math.sqrt(rows) + math.sqrt(columns)),
+}
+# A standard normal that is redrawn outside ±2 keeps the variance 1 − 4φ(2) / (2Φ(2) − 1).
+_CUT = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
+_SIGMA = {
+    **{f"{family}_{law}": std for family, std in _FAMILIES.items() for law in ("normal", "uniform")},
+    "truncated_normal": lambda rows, columns: _CUT / math.sqrt(columns),
+    "sign": lambda rows, columns: 1.0,
+}
+
+
+def sigma(name: str, rows: int, columns: int) -> float:
+    """Standard deviation of an entry of a matrix with independent entries, in closed form.
+
+    Args:
+        name: a key of ``INITIALIZERS`` whose entries are independent.
+        rows: fan-out.
+        columns: fan-in.
+
+    Raises:
+        ValueError: the scheme's entries are dependent or its name is unknown, or a size is not a positive integer.
+
+    Source: the papers named at ``INITIALIZERS``.
+    """
+    checks.one_of("name", name, _SIGMA)
+    checks.positive_integer("rows", rows)
+    checks.positive_integer("columns", columns)
+    return _SIGMA[name](rows, columns)
+
+
+def _normal(family: str) -> Draw:
+    return lambda w, g: nn.init.normal_(w, 0.0, _FAMILIES[family](*w.shape), generator=g)
+
+
+def _uniform(family: str) -> Draw:
+    def draw(weight: Tensor, generator: Generator) -> None:
+        end = math.sqrt(3) * _FAMILIES[family](*weight.shape)
+        nn.init.uniform_(weight, -end, end, generator=generator)
+
+    return draw
 
 
 def _truncated_normal(weight: Tensor, generator: Generator) -> None:
@@ -41,8 +84,11 @@ INITIALIZERS: dict[str, Draw] = {
     "he_normal": lambda w, g: nn.init.kaiming_normal_(w, nonlinearity="relu", generator=g),
     "he_uniform": lambda w, g: nn.init.kaiming_uniform_(w, nonlinearity="relu", generator=g),
     # LeCun et al. (1998), Eq. (16): variance 1 / fan_in.
-    "lecun_normal": lambda w, g: _lecun(w, g, uniform=False),
-    "lecun_uniform": lambda w, g: _lecun(w, g, uniform=True),
+    "lecun_normal": _normal("lecun"),
+    "lecun_uniform": _uniform("lecun"),
+    # Skorski (2020), Eq. (8): standard deviation 1 / (√fan_in + √fan_out).
+    "curvature_normal": _normal("curvature"),
+    "curvature_uniform": _uniform("curvature"),
     # Normal of standard deviation 1/√fan_in, redrawn outside two of them.
     "truncated_normal": _truncated_normal,
     # Saxe et al. (2014): uniform over matrices with orthonormal rows or columns.

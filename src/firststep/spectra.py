@@ -108,3 +108,58 @@ def stable_rank(h: Tensor) -> Tensor:
     gram = h @ h.mT if h.shape[-2] <= h.shape[-1] else h.mT @ h
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     return trace.square() / gram.square().sum((-2, -1))
+
+
+def regularity_terms(m: Tensor) -> tuple[Tensor, Tensor]:
+    """The two traces whose ratio, each averaged over a law of M, is that law's regularity constant α.
+
+    Args:
+        m: second-moment matrices, ``(..., d, d)``, symmetric.
+
+    Returns:
+        ``Tr(diag(M²)²)`` and ``Tr(M³)``, each ``(...)``. Over a sample ``first.mean() / second.mean()``
+        estimates α; the mean of the ratios does not.
+
+    Raises:
+        ValueError: ``m`` is not a batch of finite symmetric matrices.
+
+    Source: Daneshmand et al. (2020), Definition 3, Eq. (46).
+    """
+    _symmetric("m", m)
+    rows = m.square().sum(-1)  # the diagonal of M², since M is symmetric
+    return rows.square().sum(-1), ((m @ m) * m).sum((-2, -1))
+
+
+def frobenius_change(m: Tensor) -> Tensor:
+    """Leading coefficient δ_F of the change of ‖M‖²_F that one batch-normalized layer makes.
+
+    With weights that are independent, symmetric and of unit variance, ``E‖M₊‖²_F - ‖M‖²_F = γ² δ_F(M)`` to
+    leading order in the residual strength γ, where δ_F = 2d² - 2‖M‖²_F - 8 Tr(M³) + 8 Tr(diag(M²)²).
+
+    Args:
+        m: second-moment matrices of normalized representations, ``(..., d, d)``, symmetric, unit diagonal.
+
+    Returns:
+        ``(...)``, in the dtype of ``m``.
+
+    Raises:
+        ValueError: ``m`` is not a batch of finite symmetric matrices with a diagonal of ones.
+
+    Source: Daneshmand et al. (2020), Lemma 7, Eq. (43).
+    """
+    _symmetric("m", m)
+    error = float((m.diagonal(dim1=-2, dim2=-1) - 1).abs().max())
+    if error > torch.finfo(m.dtype).eps ** 0.5:
+        raise ValueError(f"m must have a diagonal of ones, got m with a diagonal entry off by {error:.3g}")
+    rows, cube = regularity_terms(m)
+    return 2 * m.shape[-1] ** 2 - 2 * m.square().sum((-2, -1)) - 8 * cube + 8 * rows
+
+
+def _symmetric(name: str, m: Tensor) -> None:
+    checks.matrices(name, m)
+    if m.shape[-2] != m.shape[-1]:
+        raise ValueError(f"{name} must be a batch of square matrices, got {name} of shape {tuple(m.shape)}")
+    # Far above the rounding of H Hᵀ / N and far below any asymmetry that someone means.
+    allowed = torch.finfo(m.dtype).eps ** 0.5 * m.abs().amax((-2, -1))
+    if ((m - m.mT).abs().amax((-2, -1)) > allowed).any():
+        raise ValueError(f"{name} must be symmetric, got {name} that differs from its transpose")

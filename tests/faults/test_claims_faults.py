@@ -1,6 +1,5 @@
 """Damaged ledgers and records, wrong calls, and a run that is killed while it writes."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -59,14 +58,15 @@ def test_a_run_killed_before_the_rename_leaves_the_old_record_and_nothing_that_i
 def test_a_run_killed_in_the_middle_of_writing_leaves_the_old_record(tmp_path, monkeypatch):
     claims.write(record(measured="old"), tmp_path)
 
-    def half(fields, file, **options):
-        file.write(json.dumps(fields)[:40])
+    def stopped(descriptor):
+        os.truncate(descriptor, 40)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(json, "dump", half)
+    monkeypatch.setattr(os, "fsync", stopped)
     with pytest.raises(KeyboardInterrupt):
         claims.write(record(measured="new"), tmp_path)
     assert claims.records(tmp_path)["toy.one"].measured == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.one.json"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

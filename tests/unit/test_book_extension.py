@@ -184,6 +184,15 @@ def test_the_key_changes_with_the_images_that_every_page_may_read(key, package):
     assert key() != before
 
 
+@pytest.mark.parametrize("reads, changes", [("from firststep import recorded", True), ("import math", False)])
+def test_the_key_of_a_page_that_reads_recorded_runs_holds_them(key, book, package, reads, changes):
+    (package / "recorded.py").write_text("", encoding="utf-8")
+    before = key(reads)
+    (book / "results" / "toy").mkdir(parents=True)
+    (book / "results" / "toy" / "0123456789abcdef.json").write_text("{}", encoding="utf-8")
+    assert (key(reads) != before) is changes
+
+
 def test_the_key_changes_with_the_scale_the_device_and_the_lock(key, book, monkeypatch):
     keys = [key()]
     monkeypatch.setenv("FIRSTSTEP_SCALE", "smoke")

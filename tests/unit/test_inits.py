@@ -58,9 +58,16 @@ LAWS = {
     "he_uniform": (lambda i, o: 2 / i, uniform, math.sqrt(3)),
     "lecun_normal": (lambda i, o: 1 / i, normal, math.inf),
     "lecun_uniform": (lambda i, o: 1 / i, uniform, math.sqrt(3)),
+    "curvature_normal": (lambda i, o: (i**0.5 + o**0.5) ** -2, normal, math.inf),
+    "curvature_uniform": (lambda i, o: (i**0.5 + o**0.5) ** -2, uniform, math.sqrt(3)),
     "truncated_normal": (lambda i, o: 1 / i, truncated, 2.0),
     "sign": (lambda i, o: 1.0, None, 1.0),
 }
+
+
+def gain(a, b):
+    """Gain that turns Xavier's standard deviation √(2/(a + b)) into Skorski's 1/(√a + √b)."""
+    return math.sqrt((a + b) / 2) / (math.sqrt(a) + math.sqrt(b))
 
 
 def test_every_scheme_has_a_law_here():
@@ -94,14 +101,69 @@ def test_entries_follow_the_law_of_the_scheme(name, rows, columns, dtype):
         ("he_uniform", lambda w, g: nn.init.kaiming_uniform_(w, mode="fan_in", nonlinearity="relu", generator=g)),
         ("lecun_normal", lambda w, g: nn.init.kaiming_normal_(w, nonlinearity="linear", generator=g)),
         ("lecun_uniform", lambda w, g: nn.init.kaiming_uniform_(w, nonlinearity="linear", generator=g)),
+        ("curvature_normal", lambda w, g: nn.init.xavier_normal_(w, gain=gain(*w.shape), generator=g)),
+        ("curvature_uniform", lambda w, g: nn.init.xavier_uniform_(w, gain=gain(*w.shape), generator=g)),
         ("orthogonal", lambda w, g: nn.init.orthogonal_(w, generator=g)),
         ("identity", lambda w, g: nn.init.eye_(w)),
     ],
 )
 def test_draws_equal_those_of_torch_from_the_same_seed(name, draw_):
-    for rows, columns in ((4, 7), (7, 4), (1, 1)):
+    for rows, columns in ((4, 7), (7, 4), (1, 1), (100, 3)):
         expected = draw_(torch.empty(rows, columns, dtype=torch.float64), seed(5))
-        torch.testing.assert_close(draw(name, rows, columns, 5), expected, rtol=1e-15, atol=0)
+        # The two standard deviations may differ in their last bits.
+        torch.testing.assert_close(draw(name, rows, columns, 5), expected, rtol=2e-15, atol=0)
+
+
+def test_the_curvature_draw_is_not_xaviers():
+    # The comparison above would not notice a gain of one.
+    assert not torch.allclose(draw("curvature_normal", 4, 7), draw("xavier_normal", 4, 7), rtol=0.1)
+
+
+@given(rows=st.integers(1, 5_000), columns=st.integers(1, 5_000))
+def test_sigma_is_the_standard_deviation_of_the_law(rows, columns):
+    for name, (variance, _, _) in LAWS.items():
+        kept = CUT if name == "truncated_normal" else 1.0
+        assert math.isclose(inits.sigma(name, rows, columns), math.sqrt(kept * variance(columns, rows)), rel_tol=1e-14)
+
+
+@given(rows=st.integers(1, 5_000), columns=st.integers(1, 5_000))
+def test_the_curvature_scale_is_between_half_and_0_71_of_xaviers_and_symmetric_in_the_widths(rows, columns):
+    ratio = inits.sigma("curvature_normal", rows, columns) / inits.sigma("xavier_normal", rows, columns)
+    assert 0.5 - 1e-12 <= ratio < math.sqrt(0.5)
+    assert math.isclose(ratio, gain(rows, columns), rel_tol=1e-14)
+    # Transposition changes nothing; He's and LeCun's scales see the fan-in only.
+    for law in ("normal", "uniform"):
+        here, there = (inits.sigma(f"curvature_{law}", *shape) for shape in ((rows, columns), (columns, rows)))
+        assert here == there
+    assert inits.sigma("he_normal", rows, columns) == inits.sigma("he_normal", 1, columns)
+
+
+def test_the_curvature_scale_by_hand():
+    assert inits.sigma("curvature_normal", 9, 16) == 1 / 7
+    assert inits.sigma("curvature_uniform", 4, 4) == 1 / 4
+    assert inits.sigma("xavier_normal", 4, 4) == 1 / 2
+
+
+@pytest.mark.parametrize("rows, columns", [(200, 200), (400, 100), (30, 784)])
+def test_a_curvature_draw_has_spectral_norm_about_one(rows, columns):
+    # Gordon's inequality: the mean is at most one. Below it by Tracy and Widom's 0.6 σ/μ, 3 % at these sizes.
+    for name in ("curvature_normal", "curvature_uniform"):
+        norms = [float(torch.linalg.matrix_norm(draw(name, rows, columns, k), 2)) for k in range(20)]
+        assert 0.96 < sum(norms) / 20 < 1
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "identity", "curvature", "Xavier", None, 3])
+def test_dependent_entries_have_no_sigma(name):
+    with pytest.raises(ValueError, match=r"name must be one of curvature_normal, .*, got name=") as caught:
+        inits.sigma(name, 3, 4)
+    assert repr(name) in str(caught.value)
+    assert "orthogonal" not in str(caught.value).split(", got ")[0]
+
+
+@pytest.mark.parametrize("argument, value", [("rows", 0), ("columns", -1), ("rows", 2.0), ("columns", True)])
+def test_sigma_wants_a_shape(argument, value):
+    with pytest.raises(ValueError, match=rf"^{argument} must be a positive integer, got {argument}={value!r}$"):
+        inits.sigma("he_normal", **{"rows": 2, "columns": 3, argument: value})
 
 
 @few

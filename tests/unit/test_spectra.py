@@ -216,3 +216,85 @@ def test_a_matrix_in_a_batch_has_the_value_that_it_has_alone(name, d, n, number,
     assert values.dtype == (torch.int64 if "rank at" in name or name == "numerical rank" else dtype)
     for index in np.ndindex(2, 3):
         torch.testing.assert_close(values[index], MEASURES[name](batch[index]))
+
+
+# The traces of batch normalization
+
+
+def second_moment(d, n, *, number=0, dtype=torch.float64) -> Tensor:
+    """M = H Hᵀ / N of representations whose rows batch normalization has brought to norm √N."""
+    h = torch.randn(d, n, generator=seed(number), dtype=dtype)
+    h = h / h.square().mean(1, keepdim=True).sqrt()
+    return h @ h.T / n
+
+
+@given(d=sizes, n=sizes, number=seeds, scale=st.floats(0.01, 100))
+def test_regularity_terms_are_the_traces_of_definition_3(d, n, number, scale):
+    m = scale * second_moment(d, n, number=number)
+    rows, cube = spectra.regularity_terms(m)
+    square = m @ m
+    torch.testing.assert_close(rows, torch.trace(torch.diag(square.diagonal()) ** 2), rtol=1e-12, atol=0)
+    torch.testing.assert_close(cube, torch.linalg.eigvalsh(m).pow(3).sum(), rtol=1e-10, atol=0)
+
+
+@given(d=sizes, number=seeds)
+def test_both_terms_are_d_cubed_for_rank_one_and_d_for_the_identity(d, number):
+    signs = inits.matrix("sign", d, 1, generator=seed(number))
+    assert [float(t) for t in spectra.regularity_terms(signs @ signs.T)] == [d**3, d**3]
+    assert [float(t) for t in spectra.regularity_terms(torch.eye(d))] == [d, d]
+
+
+def test_a_block_of_ones_next_to_an_identity_has_equal_terms_but_unequal_eigenvalues():
+    m = torch.block_diag(torch.ones(3, 3), torch.eye(4))
+    rows, cube = spectra.regularity_terms(m)
+    assert rows == cube == 3**3 + 4
+    assert torch.linalg.eigvalsh(m).max() > 2
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 10])
+def test_frobenius_change_of_the_identity_is_2_d_d_minus_1_and_of_rank_one_it_is_zero(d):
+    assert spectra.frobenius_change(torch.eye(d)) == 2 * d * (d - 1)
+    assert spectra.frobenius_change(torch.ones(d, d)) == 0
+
+
+@pytest.mark.parametrize("c", [-0.9, -0.3, 0.0, 0.5, 0.99])
+def test_frobenius_change_of_a_two_by_two_matrix_vanishes_at_correlation_one_half_and_one(c):
+    # By hand: ‖M‖² = 2 + 2c², Tr M³ = 2 + 6c², Tr diag(M²)² = 2(1 + c²)².
+    m = torch.tensor([[1, c], [c, 1]], dtype=torch.float64)
+    by_hand = torch.tensor(4 * (1 - c**2) * (1 - 4 * c**2), dtype=torch.float64)
+    torch.testing.assert_close(spectra.frobenius_change(m), by_hand, rtol=1e-12, atol=1e-13)
+
+
+@few
+@given(d=st.integers(1, 5), number=seeds)
+def test_frobenius_change_is_half_the_sum_of_second_derivatives_along_single_weights(d, number):
+    m = second_moment(d, 6, number=number)
+
+    def norm_after(weights):
+        step = torch.eye(d, dtype=m.dtype) + weights.reshape(d, d)
+        moved = step @ m @ step.T
+        return (moved.square() / torch.outer(moved.diagonal(), moved.diagonal())).sum()
+
+    hessian = torch.autograd.functional.hessian(norm_after, torch.zeros(d * d, dtype=m.dtype))
+    torch.testing.assert_close(spectra.frobenius_change(m), torch.trace(hessian) / 2, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("function", [spectra.regularity_terms, spectra.frobenius_change])
+def test_traces_of_matrices_that_are_not_symmetric_are_refused(function):
+    with pytest.raises(ValueError, match=r"m must be a batch of square matrices, got m of shape \(2, 3\)"):
+        function(torch.ones(2, 3))
+    with pytest.raises(ValueError, match="m must be symmetric, got m that differs from its transpose"):
+        function(torch.tensor([[1.0, 0.5], [0.4, 1.0]]))
+
+
+def test_frobenius_change_asks_for_a_diagonal_of_ones():
+    with pytest.raises(ValueError, match=r"m must have a diagonal of ones, got m with a diagonal entry off by 0\.5"):
+        spectra.frobenius_change(torch.diag(torch.tensor([1.0, 1.5])))
+
+
+def test_traces_of_a_matrix_in_a_batch_are_those_that_it_has_alone():
+    batch = torch.stack([second_moment(4, n, dtype=torch.float32) for n in (2, 3, 5)])
+    for index, alone in enumerate(batch):
+        torch.testing.assert_close(spectra.frobenius_change(batch)[index], spectra.frobenius_change(alone))
+        for all_of_them, one in zip(spectra.regularity_terms(batch), spectra.regularity_terms(alone), strict=True):
+            torch.testing.assert_close(all_of_them[index], one)

@@ -1,0 +1,217 @@
+"""Sweeps that are killed, damaged files, and disks that are full."""
+
+import errno
+import functools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from firststep import provenance, sweep
+
+# A run that takes about 5 ms and writes some hundred kilobytes, so that a kill often falls into the writing.
+PROGRAM = """
+import random, sys, time
+from firststep import sweep
+
+def run(seed, log):
+    time.sleep(0.005)
+    numbers = random.Random(seed)
+    with open(log, "a") as file:
+        file.write(f"{seed}\\n")
+    return {"values": [numbers.random() for _ in range(5_000)]}
+
+if __name__ == "__main__":
+    folder, log, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    print("ready", flush=True)
+    sweep.sweep(run, sweep.grid(seed=range(runs), log=[log]), folder)
+    print("finished", flush=True)
+"""
+RUNS = 120
+
+
+def square(x):
+    return {"value": x * x}
+
+
+def start(tmp_path, folder, log):
+    """The sweep in a process group of its own; returns once it is about to start its runs."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, str(program), str(folder), str(log), str(RUNS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def finished(folder):
+    """Every file under a final name, read in full; a half file would not pass."""
+    records = sweep.load(folder) if folder.exists() else []
+    return {r["parameters"]["seed"]: r["result"] for r in records}
+
+
+def age(folder):
+    """Make what a kill left an hour old; a younger temporary file could be that of a sweep which is alive."""
+    for left in folder.glob(".*.tmp"):
+        os.utime(left, (time.time() - 3600,) * 2)
+
+
+# Killed
+
+
+def test_a_sweep_killed_at_random_moments_loses_nothing_finished_and_ends_like_one_that_was_not(tmp_path):
+    folder, log, rng = tmp_path / "runs", tmp_path / "log", random.Random(0)
+    kept, kills = {}, 0
+    while kills < 5:
+        process = start(tmp_path, folder, log)
+        time.sleep(rng.uniform(0.02, 0.3))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        kills += 1
+        now = finished(folder)
+        assert kept.items() <= now.items()
+        kept = now
+    assert len(kept) > 0, "no run was finished before the kills, so they tested nothing"
+    age(folder)
+    process = start(tmp_path, folder, log)
+    assert process.communicate()[0] == "finished\n" and process.returncode == 0
+    expected = {seed: [random.Random(seed).random()] for seed in range(RUNS)}
+    assert {seed: r["values"][:1] for seed, r in finished(folder).items()} == expected
+    assert {path.suffix for path in folder.iterdir()} == {".json"}  # temporary files are gone
+    # A run is computed again only if its kill came before its file: at most one a kill.
+    assert RUNS <= len(log.read_text().split()) <= RUNS + kills
+
+
+def test_a_resumed_sweep_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    points = sweep.grid(x=range(6))
+    sweep.sweep(square, points, tmp_path / "whole")
+    calls = []
+
+    @functools.wraps(square)
+    def interrupted(x):
+        calls.append(x)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return square(x)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(interrupted, points, tmp_path / "resumed")
+    assert len(sweep.load(tmp_path / "resumed")) == 3
+    sweep.sweep(square, points, tmp_path / "resumed")
+    whole, resumed = (sweep.load(tmp_path / name) for name in ("whole", "resumed"))
+    assert [(r["parameters"], r["result"]) for r in whole] == [(r["parameters"], r["result"]) for r in resumed]
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_kill_between_writing_and_renaming_leaves_no_half_file_and_the_next_start_clears_up(tmp_path, moment):
+    program = (
+        "import os, signal, sys; from firststep import provenance; from pathlib import Path\n"
+        f"os.{moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "provenance.write_json(Path(sys.argv[1]) / 'a.json', {'x': 1})\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)])
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+    assert sweep.load(tmp_path) == []
+    sweep.sweep(square, [], tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"], "a young file may belong to a sweep that is alive"
+    age(tmp_path)
+    sweep.sweep(square, [{"x": 3}], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{sweep.key({'x': 3})}.json"]
+
+
+# Damaged files
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole + whole,
+        lambda whole: os.urandom(64),
+        lambda whole: b"\xff\xfe" + whole,
+        lambda whole: b"null",
+        lambda whole: b"[1, 2]",
+        lambda whole: b'"run"',
+        lambda whole: json.dumps({"parameters": {"x": 1}}).encode(),
+        lambda whole: json.dumps({**json.loads(whole), "more": 1}).encode(),
+        lambda whole: whole.replace(b'"x": 1', b'"x": 7'),
+    ],
+    ids=["empty", "half", "twice", "noise", "prefix", "null", "list", "text", "short", "more", "other-parameters"],
+)
+def test_a_damaged_file_is_an_error_that_names_it_and_it_is_never_taken_for_a_result(tmp_path, damage):
+    points = sweep.grid(x=[0, 1])
+    sweep.sweep(square, points, tmp_path)
+    path = tmp_path / f"{sweep.key({'x': 1})}.json"
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    message = f"folder must hold only files that sweep\\(\\) wrote, got {re.escape(str(path))}, which is damaged"
+    for act in (lambda: sweep.load(tmp_path), lambda: sweep.sweep(square, points, tmp_path)):
+        with pytest.raises(ValueError, match=message):
+            act()
+    path.unlink()  # what the message says
+    sweep.sweep(square, points, tmp_path)
+    assert json.loads(path.read_bytes())["result"] == {"value": 1}
+
+
+def test_a_file_under_the_name_of_another_run_is_an_error(tmp_path):
+    sweep.sweep(square, [{"x": 1}], tmp_path)
+    (tmp_path / f"{sweep.key({'x': 1})}.json").rename(tmp_path / f"{sweep.key({'x': 2})}.json")
+    with pytest.raises(ValueError, match=f"{sweep.key({'x': 2})}.json, which is damaged"):
+        sweep.sweep(square, [{"x": 2}], tmp_path)
+
+
+# A disk that is full, a folder that is none
+
+
+def test_a_full_disk_leaves_what_was_finished_and_no_half_file(tmp_path, monkeypatch):
+    points, synced, fsync = sweep.grid(x=range(5)), [], os.fsync
+
+    def full(descriptor):
+        synced.append(descriptor)
+        if len(synced) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(provenance.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        sweep.sweep(square, points, tmp_path)
+    assert sorted(r["result"]["value"] for r in sweep.load(tmp_path)) == [0, 1, 4]
+    assert len(list(tmp_path.iterdir())) == 3
+    monkeypatch.undo()
+    sweep.sweep(square, points, tmp_path)
+    assert sorted(r["result"]["value"] for r in sweep.load(tmp_path)) == [0, 1, 4, 9, 16]
+
+
+def test_a_write_that_the_system_cuts_short_leaves_no_half_file(tmp_path):
+    """A limit on the size of files: the system takes a part of the bytes and refuses the rest."""
+    program = (
+        "import resource, signal, sys; from firststep import sweep\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, 4_096))\n"
+        "try:\n"
+        "    sweep.sweep(lambda n: {'zeros': [0] * n}, sweep.grid(n=[1, 2, 9_999, 3]), sys.argv[1])\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)\n"
+    )
+    cut = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert cut.stdout.strip() == os.strerror(errno.EFBIG)
+    assert sorted(r["parameters"]["n"] for r in sweep.load(tmp_path)) == [1, 2]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_is_a_file_is_an_error_of_the_system_that_names_it(tmp_path):
+    path = Path(tmp_path / "runs")
+    path.write_text("not a folder")
+    with pytest.raises(OSError, match="runs"):
+        sweep.sweep(square, [{"x": 1}], path)
+    assert path.read_text() == "not a folder"
