@@ -14,11 +14,14 @@ import hashlib
 import json
 import os
 import posixpath
+from contextlib import suppress
 from pathlib import Path
 
+import nbformat
 import vl_convert
 import yaml
 from docutils import nodes
+from jupyter_cache import get_cache
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 from sphinx.util.docutils import SphinxRole
@@ -127,9 +130,21 @@ def verdicts_of(docname: str, app: Sphinx) -> list[claims.Record]:
     executed = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
     if not executed.exists():
         return []
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    metadata = [output.get("metadata", {}) for cell in cells for output in cell.get("outputs", [])]
-    return [claims.Record(**entry["firststep"]) for entry in metadata if "firststep" in entry]
+    notebook = nbformat.read(executed, as_version=4)
+    if not any(cell.get("outputs") for cell in notebook.cells):
+        notebook = _from_cache(notebook, Path(app.outdir).parent / ".jupyter_cache")
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    found = [output.get("metadata", {}).get("firststep") for output in outputs]
+    return [claims.Record(**record) for record in found if record]
+
+
+def _from_cache(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """The notebook with its cached outputs: of a page that was not run again MyST-NB writes a copy without them."""
+    if not folder.is_dir():
+        return notebook
+    with suppress(KeyError):  # a page without code is not cached
+        return get_cache(folder).merge_match_into_notebook(notebook)[1]
+    return notebook
 
 
 def collect_verdicts(app: Sphinx, doctree) -> None:

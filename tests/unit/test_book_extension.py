@@ -10,8 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import jupyter_cache
+import nbformat
 import pytest
 from docutils import nodes
+from jupyter_cache.base import CacheBundleIn
 from sphinx.errors import SphinxError
 
 import firststep
@@ -73,8 +76,9 @@ def package(tmp_path):
 
 def notebook(*cells, outputs=()):
     prose = {"cell_type": "markdown", "source": "import firststep.data", "metadata": {}}
-    code = [{"cell_type": "code", "source": source, "outputs": list(outputs), "metadata": {}} for source in cells]
-    return {"cells": [prose, *code], "metadata": {}}
+    blank = {"cell_type": "code", "outputs": list(outputs), "metadata": {}, "execution_count": None}
+    code = [blank | {"source": source} for source in cells]
+    return {"cells": [prose, *code], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
 
 
 def application(root, *pages):
@@ -296,8 +300,8 @@ def record(id, **changes):
 
 def execute(book, page, *records):
     """Leave an executed page behind whose outputs carry these records."""
-    outputs = [{"output_type": "display_data", "metadata": {"firststep": asdict(r)}} for r in records]
-    outputs += [{"output_type": "stream", "text": "no metadata"}]
+    outputs = [{"output_type": "display_data", "data": {}, "metadata": {"firststep": asdict(r)}} for r in records]
+    outputs += [{"output_type": "stream", "name": "stdout", "text": "no metadata"}]
     executed = book / "_build" / "jupyter_execute" / f"{page}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
     executed.write_text(json.dumps(notebook("settle()", outputs=outputs)), encoding="utf-8")
@@ -307,6 +311,20 @@ def test_verdicts_in_the_outputs_of_a_page_become_records(extension, book):
     execute(book, "book/1/page", record("toy.one"), record("toy.two", verdict="refuted"))
     extension.collect_verdicts(application(book, "book/1/page"), None)
     assert {id: r.verdict for id, r in claims.records().items()} == {"toy.one": "holds", "toy.two": "refuted"}
+
+
+def test_verdicts_of_a_page_whose_outputs_come_from_the_cache_become_records(extension, book):
+    execute(book, PAGE, record("toy.one"))
+    executed = book / "_build" / "jupyter_execute" / f"{PAGE}.ipynb"
+    whole = nbformat.read(executed, as_version=4)
+    cache = jupyter_cache.get_cache(book / "_build" / ".jupyter_cache")
+    cache.cache_notebook_bundle(CacheBundleIn(whole, PAGE), check_validity=False)
+    executed.write_text(json.dumps(notebook("settle()")), encoding="utf-8")  # what MyST-NB writes on a cache hit
+    extension.collect_verdicts(application(book, PAGE), None)
+    assert claims.records() == {"toy.one": record("toy.one")}
+    executed.write_text(json.dumps(notebook("other()")), encoding="utf-8")
+    extension.collect_verdicts(application(book, PAGE), None)
+    assert claims.records() == {}
 
 
 def test_a_verdict_that_a_page_no_longer_makes_is_dropped(extension, book):
