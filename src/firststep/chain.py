@@ -145,7 +145,8 @@ def soft_rank(tau: float | Sequence[float]) -> Measure:
 
     def measure(state: State) -> Tensor:
         levels = state.eigenvalues.new_tensor(thresholds)
-        counts = (state.eigenvalues[..., None, :] >= levels[:, None]).sum(-1)
+        eigenvalues = state.eigenvalues.clamp_min(0)  # round-off makes some of the vanishing ones negative
+        counts = (eigenvalues[..., None, :] >= levels[:, None]).sum(-1)
         return counts if isinstance(tau, Iterable) else counts[..., 0]
 
     return measure
@@ -287,7 +288,8 @@ def lyapunov_exponents(
 
     A layer of a linear chain multiplies by A_l = D_l (I + γ W_l), where D_l is the diagonal that normalizes (the
     identity for ``normalization="none"``). An orthonormal frame Q is carried along: A Q = Q' R, and the exponents are
-    the averages of log |R_ii| over depth (Benettin et al. 1980). The frame starts with the columns of X, so the first
+    the averages of ``log |R_ii|`` over depth (Benettin et al. 1980).
+    The frame starts with the columns of X, so the first
     min(d, N) exponents are those of the singular values of H_l.
 
     With N < d samples the state never leaves the matrices of rank N, and the other d − N exponents are *transversal*:
@@ -309,7 +311,8 @@ def lyapunov_exponents(
         min(d, N) fall, and so do the transversal ones after them.
 
     Raises:
-        ValueError: as :func:`follow`; the chain is not linear, or a depth or ``count`` is none of these.
+        ValueError: as :func:`follow`; the chain is not linear; ``depth``, ``burn_in`` or ``count`` is not as
+            described above; or a layer is singular, which makes an exponent infinite.
     """
     checks.require(chain.activation == "linear", "chain.activation", chain.activation, "'linear'")
     x, generators = _start(x, generator)

@@ -544,7 +544,7 @@ def _operator(product: Function, shape: tuple[int, int], like: Tensor) -> Linear
 def lanczos_norm(
     run: Pass, target: Tensor, layer: int, *, loss: str = "squared", generator: Generator, tol: float = 1e-9
 ) -> float:
-    """Spectral norm of one layer's Hessian block for any activation, its largest |eigenvalue|, by Lanczos iteration.
+    """Spectral norm of one layer's Hessian block for any activation, by Lanczos iteration.
 
     Args:
         run: a pass of one draw; may have samples.
@@ -566,7 +566,7 @@ def lanczos_norm(
 
 
 def _largest(operator: LinearOperator, generator: Generator, tol: float) -> float:
-    """Largest |eigenvalue| of a symmetric operator."""
+    """Largest eigenvalue in modulus of a symmetric operator."""
     side = operator.shape[0]
     start = torch.randn(side, generator=generator, dtype=torch.float64, device=generator.device).cpu().numpy()
     start = start.astype(operator.dtype)

@@ -14,7 +14,7 @@ import torch
 
 from firststep import chain, checks, claims, sweep
 
-TAUS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+TAUS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 WIDTHS = (8, 16, 32, 64, 128, 256)
 STRENGTHS = ("inf", 1.0, 0.1)  # γ; JSON has no infinity
 MEASURES = {
@@ -115,6 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(SWEEPS)}; all if none is given")
     parser.add_argument("--workers", type=int, default=1, help="processes, one core each")
     chosen = parser.parse_args(arguments)
+    if unknown := sorted(set(chosen.names) - set(SWEEPS)):
+        parser.error(f"name must be one of {', '.join(SWEEPS)}, got {', '.join(unknown)}")
     for name in chosen.names or SWEEPS:
         where = folder(name)
         run, points = SWEEPS[name]

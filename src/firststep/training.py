@@ -122,7 +122,7 @@ def raise_rank(
 
 def _check_inputs(net: nets.MLP, x: Tensor) -> None:
     good = isinstance(net, nets.MLP) and len(net.hidden) > 0
-    checks.require(good, "net", type(net).__name__, "an nets.MLP with at least one hidden layer")
+    checks.require(good, "net", type(net).__name__, "a nets.MLP with at least one hidden layer")
     checks.matrices("x", x)
     weight = net.hidden[0][0].weight
     if x.ndim != 2 or x.shape[1] != weight.shape[1] or x.dtype != weight.dtype:

@@ -474,3 +474,11 @@ def test_soft_rank_names_a_bad_threshold(tau):
 def test_collinear_inputs_names_the_bad_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         chain.collinear_inputs(*arguments, generator=generator())
+
+
+def test_the_soft_rank_at_threshold_zero_counts_every_direction_whatever_round_off_says():
+    x = torch.ones(1, 6, 9, dtype=torch.float64) + 1e-17  # rank one: five eigenvalues of M are round-off of either sign
+    x = x + 1e-9 * torch.randn(1, 6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    state = chain.State(chain.batch_norm(x))
+    assert (torch.linalg.eigvalsh(state.m) < 0).any(), "no negative round-off, so nothing is tested"
+    assert int(chain.soft_rank(0.0)(state)) == 6
