@@ -18,14 +18,21 @@ WORKERS ?= 2
 # they gain. Raise THREADS for the gpu scale's sizes on an idle machine.
 THREADS ?= 1
 
+PY := $(BIN)/python
 BUILD := _build
 READY := $(VENV)/.ready
 BUILT := $(BUILD)/.built-$(SCALE)
 PAGES := $(shell find book -type f -not -path '*/.ipynb_checkpoints/*')
-SOURCES := _config.yml _toc.yml requirements.txt $(PAGES) $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*') $(wildcard results/*/*.json)
+SOURCES := _config.yml _toc.yml requirements.txt $(PAGES) $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*') $(wildcard results/*/*/*.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test unit notebooks site results lab bench lock lint clean scale
+.PHONY: help book test unit notebooks site results rehearse lab bench lock lint clean scale
+
+# What runs unattended writes nothing to a home directory, which a container may lack.
+$(BUILT) test unit notebooks site rehearse results: export MPLCONFIGDIR := $(CURDIR)/$(BUILD)/.matplotlib
+$(BUILT) test unit notebooks site rehearse results: export IPYTHONDIR := $(CURDIR)/$(BUILD)/.ipython
+$(BUILT) test unit notebooks site rehearse results: export JUPYTER_CONFIG_DIR := $(CURDIR)/$(BUILD)/.jupyter
+$(BUILT) test unit notebooks site rehearse results: export JUPYTER_RUNTIME_DIR := $(CURDIR)/$(BUILD)/.jupyter/runtime
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*##[[:space:]]*(.*)/  make \1\t\2/' | expand -t 20
@@ -34,46 +41,50 @@ help:  ## list the targets
 book: $(BUILT)  ## execute every page and build the book, strictly; then open _build/html/index.html
 	@echo "The book is ready ($(SCALE) scale). Open $(CURDIR)/$(BUILD)/html/index.html in a browser."
 
-# A page that was built with a warning must not pass unseen on the next run, so Sphinx always starts from clean;
-# executed pages come from the cache, whose key holds the package's source.
+# The pages run in WORKERS kernels, longest first, into the cache from which Sphinx then builds the book from clean.
 $(BUILT): $(SOURCES) | $(READY) scale
-	rm -rf $(BUILD)/html $(BUILD)/.doctrees $(BUILD)/.built-*
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/jupyter-book build . --warningiserror --keep-going
+	rm -f $(BUILD)/.built-*
+	FIRSTSTEP_WORKERS=$(WORKERS) OMP_NUM_THREADS=$(THREADS) $(PY) -m firststep.book.execute
 	touch $@
 
 scale: | $(READY)
-	@$(BIN)/python -c "from firststep import scale; scale.device()" 2>&1 | tail -n 1 >&2
+	@$(PY) -c "from firststep import scale; scale.device()" 2>&1 | tail -n 1 >&2
 
 test: | $(READY)  ## unit tests, and every notebook at smoke scale, in parallel
-	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) tests/unit tests/faults
+	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -n $(WORKERS) tests/unit tests/faults
 	$(MAKE) --no-print-directory notebooks SCALE=smoke
 
 unit: | $(READY)  ## unit tests only
-	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) tests/unit
+	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -n $(WORKERS) tests/unit
 
+# Under this profile a call that makes a tensor without naming a device is an error: on a GPU it would be the wrong one.
 notebooks: | $(READY)  ## every notebook through nbmake, at SCALE, with a time limit each
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n $(WORKERS) --nbmake --nbmake-timeout=600 --timeout=900 book
+	rm -rf $(BUILD)/.strict_device && mkdir -p $(BUILD) && cp -R tests/strict_device $(BUILD)/.strict_device
+	IPYTHONDIR="$(CURDIR)/$(BUILD)/.strict_device" OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=600 --timeout=900 book
 
 site: | $(BUILT)  ## the built book in a real browser
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup tests/site
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/site
 
 results: | $(READY)  ## the recorded long runs that the book shows: what is missing in results/ (hours)
-	$(BIN)/python -m firststep.recorded --workers $(WORKERS)
+	$(PY) -m firststep.book.recorded --workers $(WORKERS)
 
 lab: | $(READY)  ## open the book's notebooks in JupyterLab
-	$(BIN)/python -m ipykernel install --sys-prefix --name firststep --display-name "Before the First Step"
-	$(BIN)/jupyter lab --ServerApp.root_dir=. book/intro.md
+	$(PY) -m jupyterlab --ServerApp.root_dir=. book/intro.ipynb
+
+rehearse: | $(READY)  ## every page at the sizes of the gpu scale, with few repetitions, on whatever device there is
+	OMP_NUM_THREADS=$(THREADS) FIRSTSTEP_DEVICE= $(PY) -m firststep.book.rehearse
 
 bench: | $(READY)  ## benchmarks, side by side with what one would use instead
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group
+	OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group
 
-lint: | $(READY)  ## ruff
-	$(BIN)/ruff check .
+lint: | $(READY)  ## ruff: errors and format, of notebooks too
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 
 TORCH := 2.13.0
 lock: | $(READY)  ## regenerate requirements.txt from pyproject.toml
 	mkdir -p $(BUILD)
-	$(BIN)/pip-compile --quiet --upgrade --upgrade-package torch==$(TORCH) --all-extras --strip-extras --no-header \
+	$(PY) -m piptools compile --quiet --upgrade --upgrade-package torch==$(TORCH) --all-extras --strip-extras --no-header \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $(BUILD)/lock.txt pyproject.toml
 	{ head -n 2 requirements.txt; sed -E 's/^(torch==[0-9.]+)\+.*$$/\1/' $(BUILD)/lock.txt; } > $(BUILD)/lock.new
 	mv $(BUILD)/lock.new requirements.txt
@@ -81,8 +92,8 @@ lock: | $(READY)  ## regenerate requirements.txt from pyproject.toml
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
 clean:  ## remove everything that was built; .venv stays

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from firststep import curvature, inits
+from firststep import curvature, feedforward, hessian_products, inits
 
 WIDTHS = (128, 128, 128, 128, 10)
 MIDDLE, READ_OUT = 2, 4  # whole blocks: 16,384² entries, 2 GB, for the middle layer; 1,280² for the read-out
@@ -16,7 +16,7 @@ def one_sample():
     generator = torch.Generator().manual_seed(0)
     weights = inits.network(WIDTHS, "he_normal", generator=generator)
     x = torch.randn(WIDTHS[0], generator=generator, dtype=torch.float64)
-    return curvature.forward(weights, x, activation=("relu",) * 3 + ("linear",)), torch.tensor(3)
+    return feedforward.forward(weights, x, activation=("relu",) * 3 + ("linear",)), torch.tensor(3)
 
 
 def structure(layer):
@@ -25,11 +25,11 @@ def structure(layer):
 
 def lanczos(layer):
     generator = torch.Generator().manual_seed(1)
-    return curvature.lanczos_norm(*one_sample(), layer, loss="cross_entropy", generator=generator)
+    return hessian_products.lanczos_norm(*one_sample(), layer, loss="cross_entropy", generator=generator)
 
 
 def dense(layer):
-    block = curvature.dense_layer_hessian(*one_sample(), layer, loss="cross_entropy")
+    block = hessian_products.dense_layer_hessian(*one_sample(), layer, loss="cross_entropy")
     return float(torch.linalg.eigvalsh(block).abs().max())
 
 

@@ -9,7 +9,7 @@ import functools
 import pytest
 import torch
 
-from firststep import data, inits, linear
+from firststep import inits, linear, linear_tasks
 
 WIDTHS = (500, 437, 375, 312, 250)
 STEP_SIZE, STEPS, ROUNDS = 0.05, 20, 3
@@ -19,19 +19,19 @@ GROUP = f"{STEPS} steps of descent on {'·'.join(map(str, WIDTHS))}"
 @functools.cache
 def problem():
     generator = torch.Generator().manual_seed(0)
-    task = data.linear_task(WIDTHS[0], WIDTHS[-1], 4 * WIDTHS[0], generator=generator, noise=0.1)
+    task = linear_tasks.linear_task(WIDTHS[0], WIDTHS[-1], 4 * WIDTHS[0], generator=generator, noise=0.1)
     return inits.network(WIDTHS, "xavier_normal", generator=generator), task
 
 
 def ours():
     weights, task = problem()
-    moments = linear.Moments(task.xx, task.yx, task.yy)
+    moments = task.moments
     return linear.gradient_descent(weights, moments, step_size=STEP_SIZE, steps=STEPS, every=STEPS).weights
 
 
 def ours_whitened():
     weights, task = problem()
-    moments = linear.Moments.whitened(task.yx)
+    moments = linear.Moments.whitened(task.moments.yx)
     return linear.gradient_descent(weights, moments, step_size=STEP_SIZE, steps=STEPS, every=STEPS).weights
 
 
@@ -57,11 +57,11 @@ def on_the_samples(weights):
 def on_the_moments(weights):
     task = problem()[1]
     p = torch.linalg.multi_dot(weights[::-1])
-    return 0.5 * (p @ task.xx * p).sum() - (p * task.yx).sum()
+    return 0.5 * (p @ task.moments.xx * p).sum() - (p * task.moments.yx).sum()
 
 
 def on_a_whitened_target(weights):
-    return 0.5 * (torch.linalg.multi_dot(weights[::-1]) - problem()[1].yx).square().sum()
+    return 0.5 * (torch.linalg.multi_dot(weights[::-1]) - problem()[1].moments.yx).square().sum()
 
 
 CASES = {

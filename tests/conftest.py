@@ -12,7 +12,7 @@ settings.register_profile(
 settings.register_profile("search", settings.get_profile("specification"), derandomize=False, max_examples=1_000)
 settings.load_profile("specification")
 
-VARIABLES = ("FIRSTSTEP_SCALE", "FIRSTSTEP_DEVICE", "FIRSTSTEP_DATA", "FIRSTSTEP_BUILD")
+VARIABLES = tuple(f"FIRSTSTEP_{name}" for name in ("SCALE", "DEVICE", "DATA", "BUILD", "REHEARSE", "WORKERS"))
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 The first 200 training and the first 100 test images of each class are taken, in the original order, and
 written as gzipped IDX files under the names of the originals. The gzip headers carry no name and no time, so
 the same zlib makes the same files byte for byte. Run it from anywhere, with the full set in one of the places
-that ``firststep.data.fashion_mnist`` looks in:
+that ``firststep.images.fashion_mnist`` looks in:
 
     python tools/subset_fashion_mnist.py
 
-It prints the SHA-256 of every unpacked file; ``firststep/data.py`` holds them as ``_SUBSET``.
+It prints the SHA-256 of every unpacked file; ``firststep/images.py`` holds them as ``_SUBSET``.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from firststep.data import CLASSES, fashion_mnist
+from firststep.images import CLASSES, fashion_mnist
 
 PER_CLASS = {"train": 200, "test": 100}
 PREFIX = {"train": "train", "test": "t10k"}
@@ -50,7 +50,7 @@ def make_subset(target: Path = TARGET, *, fetch: bool = False) -> dict[str, str]
     """
     checksums = {}
     for split, per_class in PER_CLASS.items():
-        full = fashion_mnist(split, full=True, fetch=fetch)
+        full = fashion_mnist(split, full=True, fetch=fetch, device="cpu")
         kept = first_of_each_class(full.y, per_class)
         images = (full.x[kept] * 255).round().to(torch.uint8).reshape(-1, 28, 28)
         labels = full.y[kept].to(torch.uint8)

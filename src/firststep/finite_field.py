@@ -6,7 +6,8 @@ polynomial of degree k vanishes at a uniform random point with probability at mo
 1979). So a rank bound that gradient descent obeys for algebraic reasons can never be exceeded in GF(p), and a
 rank that random real matrices reach is reached here, but for a chance of order 1e-7. No tolerance is involved.
 
-Entries are int64 in ``[0, p)``. Products of two entries are below 2^52, so sums over 2,048 terms are exact.
+Entries are int64 in ``[0, p)``, in numpy arrays on the CPU. Products of two entries are below 2^52, so sums over 2,048
+terms are exact.
 """
 
 import itertools
@@ -134,6 +135,8 @@ def prescribed_rank(
     good = isinstance(ranks, Sequence) and len(ranks) == len(limits) and all(checks.is_integer(r) for r in ranks)
     good = good and all(0 <= r <= limit for r, limit in zip(ranks, limits, strict=True))
     checks.require(good, "ranks", ranks, f"one integer a layer between 0 and {tuple(limits)}")
+    checks.flag("aligned", aligned)
+    _generator(generator)
     bases = [random_matrix(d, d, generator) for d in widths]
     weights = []
     for layer, r in enumerate(ranks):
@@ -201,7 +204,7 @@ def data_ceiling(weights: list[Matrix], xx: Matrix, yx: Matrix, generator: np.ra
 
 
 def _generator(generator: np.random.Generator) -> None:
-    checks.require(isinstance(generator, np.random.Generator), "generator", generator, "a numpy.random.Generator")
+    checks.instance("generator", generator, np.random.Generator, "a numpy.random.Generator")
 
 
 def _field(name: str, *arrays: Matrix) -> tuple[Matrix, ...]:

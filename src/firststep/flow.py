@@ -1,7 +1,8 @@
 """Gradient flow: the limit of gradient descent for vanishing step size, integrated by ``scipy.integrate.solve_ivp``.
 
 Gradient flow dW_l/dt = −∂L/∂W_l of a deep linear network exists for all times, because the loss is a polynomial that is
-bounded below. So a run that ends early is the solver's doing; it is flagged, not hidden.
+bounded below. So a run that ends early is the solver's doing; it is flagged, not hidden. scipy integrates numpy arrays
+on the CPU; results come back on the device of the weights.
 """
 
 import math
@@ -64,7 +65,7 @@ def gradient_flow(
 
     Source: Hairer, Nørsett & Wanner (1993), Section II.5, for the method; Min et al. (2021), Eq. (2), for the flow.
     """
-    weights = checks.chain("weights", weights)
+    weights = checks.weights("weights", weights)
     start = linear.gradient(weights, moments)  # checks the moments against the shapes
     checks.require(all(w.dtype == torch.float64 for w in weights), "weights", weights[0].dtype, "of dtype float64")
     smallest = 100 * np.finfo(float).eps  # below it scipy would silently take a larger one
@@ -73,16 +74,18 @@ def gradient_flow(
     times = _times(times)
     runs = torch.broadcast_shapes(*(g.shape[:-2] for g in start), *(w.shape[:-2] for w in weights))
     shapes = [w.shape[-2:] for w in weights]
-    flat = [w.expand(*runs, *s).reshape(-1, *s) for w, s in zip(weights, shapes, strict=True)]
+    flat = [w.cpu().expand(*runs, *s).reshape(-1, *s) for w, s in zip(weights, shapes, strict=True)]
     paths, failed, evaluations = [], [], []
     for run, one in enumerate(_moments_of_runs(moments, runs)):
         path, complete, count = _integrate([w[run] for w in flat], one, times, rtol, atol)
         paths.append(path)
         failed.append(not complete)
         evaluations.append(count)
+    device = weights[0].device
     stacked = (torch.stack(layer, 1) for layer in zip(*paths, strict=True))
-    layers = [layer.reshape(len(times), *runs, *layer.shape[2:]) for layer in stacked]
-    return Flow(times, layers, torch.tensor(failed).reshape(runs), torch.tensor(evaluations).reshape(runs))
+    layers = [layer.reshape(len(times), *runs, *layer.shape[2:]).to(device) for layer in stacked]
+    counts = (torch.tensor(values, device=device).reshape(runs) for values in (failed, evaluations))
+    return Flow(times.to(device), layers, *counts)
 
 
 def _integrate(
@@ -105,18 +108,18 @@ def _integrate(
     solution = solve_ivp(
         velocity, (0.0, float(times[-1])), start, method=METHOD, t_eval=times.numpy(), rtol=rtol, atol=atol
     )
-    states = torch.full((len(times), len(start)), math.nan, dtype=torch.float64)
+    states = torch.full((len(times), len(start)), math.nan, dtype=torch.float64, device="cpu")
     states[: solution.y.shape[1]] = torch.from_numpy(solution.y.T.copy())
     path = [part.reshape(-1, *w.shape) for part, w in zip(states.split(sizes, 1), weights, strict=True)]
     return path, solution.success, solution.nfev
 
 
 def _moments_of_runs(moments: linear.Moments, runs: torch.Size) -> list[linear.Moments]:
-    """The moments of each run of a batch, in the order of the flattened runs."""
+    """The moments of each run of a batch, in the order of the flattened runs, on the CPU."""
 
     def split(value: Tensor, trailing: int) -> list[Tensor]:
         shape = value.shape[value.ndim - trailing :]
-        return list(torch.broadcast_to(value, (*runs, *shape)).reshape(-1, *shape))
+        return list(torch.broadcast_to(value.cpu(), (*runs, *shape)).reshape(-1, *shape))
 
     yx, yy = split(moments.yx, 2), split(moments.yy, 0)
     xx = [None] * len(yx) if moments.xx is None else split(moments.xx, 2)
@@ -124,8 +127,8 @@ def _moments_of_runs(moments: linear.Moments, runs: torch.Size) -> list[linear.M
 
 
 def _times(times: Sequence[float] | Tensor) -> Tensor:
-    times = torch.as_tensor(times, dtype=torch.float64)
-    good = times.ndim == 1 and len(times) > 0 and bool(times.isfinite().all())
-    good = good and bool(times[0] >= 0 and (times.diff() > 0).all())
-    checks.require(good, "times", times.tolist(), "finite, increasing and non-negative")
-    return times
+    allowed = "finite, increasing and non-negative"
+    found = checks.reals("times", times, device="cpu", allowed=allowed)
+    checks.require(found.ndim == 1 and bool((found.diff() > 0).all()), "times", found.tolist(), allowed)
+    checks.require(bool(found[-1] <= checks.LARGEST), "times", found.tolist(), "at most 2^40")
+    return found

@@ -6,12 +6,12 @@ seed 3 of a batch of 64 equals seed 3 alone.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
-from firststep import checks
+from firststep import checks, scale
 
 Draw = Callable[[Tensor, Generator], object]
 
@@ -119,8 +119,12 @@ def matrix(name: str, rows: int, columns: int, *, generator: Generator, dtype: t
     checks.one_of("name", name, INITIALIZERS)
     checks.positive_integer("rows", rows)
     checks.positive_integer("columns", columns)
-    checks.require(isinstance(generator, Generator), "generator", generator, "a torch.Generator")
-    weight = torch.empty(rows, columns, dtype=checks.floating("dtype", dtype), device=generator.device)
+    checks.generator("generator", generator)
+    return _matrix(name, rows, columns, generator, checks.floating("dtype", dtype))
+
+
+def _matrix(name: str, rows: int, columns: int, generator: Generator, dtype: torch.dtype) -> Tensor:
+    weight = torch.empty(rows, columns, dtype=dtype, device=generator.device)
     INITIALIZERS[name](weight, generator)
     return weight
 
@@ -147,12 +151,14 @@ def network(
         ValueError: as :func:`matrix`; or fewer than two widths, or no generator.
     """
     widths = checks.widths("widths", widths)
+    checks.one_of("name", name, INITIALIZERS)
+    checks.floating("dtype", dtype)
 
     def one(g: Generator) -> list[Tensor]:
         shapes = zip(widths[1:], widths[:-1], strict=True)
-        return [matrix(name, rows, columns, generator=g, dtype=dtype) for rows, columns in shapes]
+        return [_matrix(name, rows, columns, g, dtype) for rows, columns in shapes]
 
-    return per_seed(one, generator)
+    return _per_seed(one, generator)
 
 
 def prescribed_rank(
@@ -184,8 +190,10 @@ def prescribed_rank(
     """
     widths = checks.widths("widths", widths)
     checks.floating("dtype", dtype)
+    checks.flag("aligned", aligned)
     shapes = list(zip(widths[1:], widths[:-1], strict=True))
-    ranks = tuple(ranks) if isinstance(ranks, Iterable) else (ranks,) * len(shapes)
+    ranks = checks.listed(ranks)
+    ranks = ranks if isinstance(ranks, tuple) else (ranks,) * len(shapes)
     limits = tuple(min(shape) for shape in shapes)
     good = len(ranks) == len(shapes) and all(
         checks.is_integer(r) and 0 <= r <= limit for r, limit in zip(ranks, limits, strict=True)
@@ -204,36 +212,39 @@ def prescribed_rank(
             weights.append(weight * (math.sqrt(2 / (rows + columns)) / size if r else 1.0))
         return weights
 
-    return per_seed(one, generator)
+    return _per_seed(one, generator)
 
 
-def generators(seeds: Sequence[int] | int, device: torch.device | str = "cpu") -> list[Generator]:
-    """One ``torch.Generator`` a seed; an integer ``n`` means seeds ``0 … n-1``.
+def generator(seed: int, device: torch.device | str | None = None) -> Generator:
+    """The generator of one seed; its device, by default :func:`firststep.scale.device`, is that of what it draws.
+
+    Raises:
+        ValueError: not an integer that fits in 63 bits.
+    """
+    checks.require(checks.is_integer(seed) and 0 <= seed < 2**63, "seed", seed, "an integer in [0, 2^63)")
+    return Generator(scale.chosen(device)).manual_seed(int(seed))
+
+
+def generators(seeds: Sequence[int] | int, device: torch.device | str | None = None) -> list[Generator]:
+    """One :func:`generator` a seed; an integer ``n`` means seeds ``0 … n-1``.
 
     Raises:
         ValueError: neither a positive integer nor a non-empty list of integers that fit in 63 bits.
     """
-    found = list(seeds) if isinstance(seeds, Iterable) else range(seeds if checks.is_integer(seeds) else 0)
+    many = seeds if checks.is_integer(seeds) and seeds <= checks.LARGEST else 0
+    found = checks.listed(range(many) if checks.is_integer(seeds) else seeds)
+    found = found if isinstance(found, tuple) else ()
     good = len(found) > 0 and all(checks.is_integer(seed) and 0 <= seed < 2**63 for seed in found)
     checks.require(good, "seeds", seeds, "a positive integer, or a non-empty list of integers in [0, 2^63)")
-    return [Generator(device).manual_seed(int(seed)) for seed in found]
+    device = scale.chosen(device)
+    return [generator(seed, device) for seed in found]
 
 
-def per_seed(one: Callable[[Generator], list[Tensor]], generator: Generator | Sequence[Generator]) -> list[Tensor]:
-    """Draw a network for one generator, or for each of several with the seeds on a leading axis.
-
-    Raises:
-        ValueError: neither a generator nor a non-empty list of different ones.
-    """
-    if isinstance(generator, Generator):
-        return one(generator)
-    good = isinstance(generator, Sequence) and len(generator) > 0
-    good = good and all(isinstance(g, Generator) for g in generator)
-    # A generator used twice would make its second network depend on the first.
-    good = good and len({id(g) for g in generator}) == len(generator)
-    checks.require(good, "generator", generator, "a torch.Generator or a non-empty list of different ones")
-    return [torch.stack(layer) for layer in zip(*(one(g) for g in generator), strict=True)]
+def _per_seed(one: Callable[[Generator], list[Tensor]], generator: Generator | Sequence[Generator]) -> list[Tensor]:
+    """Draw a network for one generator, or for each of several with the seeds on a leading axis."""
+    drawn = [one(g) for g in checks.generators("generator", generator)]
+    return drawn[0] if isinstance(generator, Generator) else [torch.stack(layer) for layer in zip(*drawn, strict=True)]
 
 
 def _orthonormal(size: int, generator: Generator, dtype: torch.dtype) -> Tensor:
-    return matrix("orthogonal", size, size, generator=generator, dtype=dtype)
+    return _matrix("orthogonal", size, size, generator, dtype)

@@ -27,11 +27,26 @@ class Moments:
         xx: XXᵀ, ``(..., d_0, d_0)``; ``None`` means the identity exactly (whitened data), and saves its products.
         yx: YXᵀ, ``(..., d_L, d_0)``.
         yy: ‖Y‖²_F, ``(...)``.
+
+    Raises:
+        ValueError: not finite tensors of one dtype and these shapes.
     """
 
     xx: Tensor | None
     yx: Tensor
     yy: Tensor
+
+    def __post_init__(self):
+        checks.matrices("yx", self.yx)
+        checks.tensor("yy", self.yy, self.yx.dtype)
+        if self.xx is not None:
+            checks.matrices("xx", self.xx, self.yx.dtype)
+            side = self.yx.shape[-1]
+            if self.xx.shape[-2:] != (side, side):
+                shapes = tuple(self.xx.shape), tuple(self.yx.shape)
+                raise ValueError(f"xx must be of shape (..., d_0, d_0), yx (..., d_L, d_0), got xx and yx of {shapes}")
+        leading = [m.shape[:-2] for m in (self.xx, self.yx) if m is not None]
+        checks.broadcast("xx, yx and yy", *leading, self.yy.shape)
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> "Moments":
@@ -45,7 +60,7 @@ class Moments:
         if x.shape[-1] != y.shape[-1]:
             shapes = tuple(x.shape), tuple(y.shape)
             raise ValueError(f"x and y must have one column a sample, got x and y of shapes {shapes}")
-        if x.dtype != y.dtype:
+        if (x.dtype, x.device) != (y.dtype, y.device):
             raise ValueError(f"x and y must have one dtype, got x and y of dtypes {x.dtype} and {y.dtype}")
         checks.broadcast("x and y", x.shape[:-2], y.shape[:-2])
         return cls(x @ x.mT, y @ x.mT, y.square().sum((-2, -1)))
@@ -61,7 +76,19 @@ class Moments:
         return self.yx if self.xx is None else self.yx @ torch.linalg.pinv(self.xx, hermitian=True)
 
     def residual(self, p: Tensor) -> Tensor:
-        """Gradient of the loss in the product: P XXᵀ − YXᵀ, ``(..., d_L, d_0)``."""
+        """Gradient of the loss in the product P: ``(..., d_L, d_0)``, which is P XXᵀ − YXᵀ of the same shape.
+
+        Raises:
+            ValueError: ``p`` is not a batch of finite matrices of the shape and dtype of YXᵀ.
+        """
+        checks.matrices("p", p, self.yx.dtype)
+        good = p.shape[-2:] == self.yx.shape[-2:]
+        checks.require(good, "p", tuple(p.shape), f"of shape (..., {self.yx.shape[-2]}, {self.yx.shape[-1]})")
+        leading = [m.shape[:-2] for m in (self.xx, self.yx) if m is not None]
+        checks.broadcast("p and the moments", p.shape[:-2], *leading)
+        return self._residual(p)
+
+    def _residual(self, p: Tensor) -> Tensor:
         return (p if self.xx is None else p @ self.xx) - self.yx
 
 
@@ -71,7 +98,7 @@ def product(weights: Weights) -> Tensor:
     Raises:
         ValueError: empty, not finite, or shapes that do not chain.
     """
-    return _product(checks.chain("weights", weights))
+    return _product(checks.weights("weights", weights))
 
 
 def _product(weights: Weights) -> Tensor:
@@ -128,7 +155,7 @@ def gradient(weights: Weights, moments: Moments) -> Weights:
 def _gradient(weights: Weights, moments: Moments) -> Weights:
     if weights[-1].shape[-2] > weights[0].shape[-1]:
         # Wide output: the transposed network W_1ᵀ … W_Lᵀ has the same gradients, transposed, and a narrow end.
-        flipped, residual = [w.mT for w in reversed(weights)], moments.residual(_product(weights)).mT
+        flipped, residual = [w.mT for w in reversed(weights)], moments._residual(_product(weights)).mT
         return [g.mT for g in reversed(_chain_rule(flipped, residual))]
     return _chain_rule(weights, None, moments)
 
@@ -143,7 +170,7 @@ def _chain_rule(weights: Weights, residual: Tensor | None, moments: Moments | No
     for layer in reversed(range(len(weights) - 1)):
         above[layer] = running
         running = running @ weights[layer]
-    below = moments.residual(running) if residual is None else residual
+    below = moments._residual(running) if residual is None else residual
     gradients = []
     for weight, suffix in zip(weights, above, strict=True):
         gradients.append(below if suffix is None else suffix.mT @ below)
@@ -207,31 +234,34 @@ def gradient_descent(
         ValueError: shapes that do not chain or fit, entries that are not finite, η ≤ 0, a negative number of steps.
     """
     _fits(weights, moments)
-    checks.require(checks.is_integer(steps) and steps >= 0, "steps", steps, "a non-negative integer")
+    checks.natural("steps", steps)
+    checks.functions("measure", {} if measure is None else measure)
+    checks.require(constrain is None or callable(constrain), "constrain", constrain, "None or a function of weights")
     eta = _step_sizes(step_size, weights)
     due = _cadence(every, steps)
     batched = [*weights, moments.yx] if moments.xx is None else [*weights, moments.xx, moments.yx]
     runs = checks.broadcast("step_size", eta.shape[:-2], *(b.shape[:-2] for b in batched))
     weights = [w.expand(*runs, *w.shape[-2:]).clone() for w in weights]
-    diverged_at = torch.full(runs, -1, device=eta.device)
+    diverged_at = torch.full(runs, -1, device=weights[0].device)
+    taken: list[int] = []
     records: dict[str, list[Tensor]] = {name: [] for name in measure or {}}
     for step in range(steps + 1):
-        if step in due:
+        if due(step):
+            taken.append(step)
             finite = _finite(weights)
             diverged_at[(diverged_at < 0) & ~finite] = step
             for name, value in _measure(measure or {}, weights, finite).items():
                 records[name].append(value)
             if not finite.any():
-                due = {s for s in due if s <= step}
                 break
         if step < steps:
             for weight, grad in zip(weights, _gradient(weights, moments), strict=True):
                 weight.sub_(grad.mul_(eta))
             weights = constrain(weights) if constrain else weights
-    if steps not in due:
+    if not due(steps):
         diverged_at[(diverged_at < 0) & ~_finite(weights)] = steps
     measured = {name: torch.stack(values) for name, values in records.items()}
-    return Descent(weights, torch.tensor(sorted(due)), measured, diverged_at)
+    return Descent(weights, torch.tensor(taken, device=weights[0].device), measured, diverged_at)
 
 
 def _finite(weights: Weights) -> Tensor:
@@ -249,47 +279,43 @@ def _measure(measure: Mapping[str, Measure], weights: Weights, finite: Tensor) -
     return values
 
 
-def _cadence(every: int | Iterable[int], steps: int) -> set[int]:
+def _cadence(every: int | Iterable[int], steps: int) -> Callable[[int], bool]:
+    """Whether an iteration is to be measured; never a list of all of them."""
     allowed = f"a positive integer, or iterations between 0 and steps={steps}"
-    if not isinstance(every, Iterable):
+    due = checks.listed(every)
+    if not isinstance(due, tuple):
         checks.require(checks.is_integer(every) and every >= 1, "every", every, allowed)
-        return {*range(0, steps, every), steps}
-    due = list(every)
+        return lambda step: step % every == 0 or step == steps
     good = len(due) > 0 and all(checks.is_integer(s) and 0 <= s <= steps for s in due)
     checks.require(good, "every", every, allowed)
-    return set(due)
+    return frozenset(due).__contains__
 
 
 def _step_sizes(step_size: float | Tensor, weights: Weights) -> Tensor:
     if not isinstance(step_size, Tensor):
         checks.number("step_size", step_size, above=0, allowed="positive and finite, a number or a tensor")
+    if isinstance(step_size, Tensor) and (step_size.is_complex() or step_size.numel() == 0):
+        raise ValueError(f"step_size must be real and not empty, got step_size={step_size!r}")
     eta = torch.as_tensor(step_size, dtype=weights[0].dtype, device=weights[0].device)
-    good = bool((eta > 0).all() and eta.isfinite().all())
+    good = checks.every((eta > 0) & eta.isfinite())
     checks.require(good, "step_size", step_size, f"positive and finite in {eta.dtype}")
     return eta[..., None, None]
 
 
 def _fits(weights: Sequence[Tensor], moments: Moments) -> None:
-    checks.chain("weights", weights)
-    checks.require(isinstance(moments, Moments), "moments", moments, "a Moments")
+    checks.weights("weights", weights)
+    checks.instance("moments", moments, Moments)
     outer = (weights[-1].shape[-2], weights[0].shape[-1])
     if tuple(moments.yx.shape[-2:]) != outer:
         raise ValueError(
             f"moments must fit the network, YXᵀ of shape (..., d_L, d_0) = (..., {outer[0]}, {outer[1]}), "
-            f"got YXᵀ of shape {tuple(moments.yx.shape)}"
+            f"got moments with YXᵀ of shape {tuple(moments.yx.shape)}"
         )
-    if moments.xx is not None and tuple(moments.xx.shape[-2:]) != (outer[1], outer[1]):
-        raise ValueError(
-            f"moments must fit the network, XXᵀ of shape (..., d_0, d_0) = (..., {outer[1]}, {outer[1]}), "
-            f"got XXᵀ of shape {tuple(moments.xx.shape)}"
-        )
-    for name in ("xx", "yx", "yy"):
-        value = getattr(moments, name)
-        if value is not None and not value.isfinite().all():
-            raise ValueError(f"moments.{name} must be finite, got nan or inf")
-        if value is not None and value.dtype != weights[0].dtype:
-            wanted = weights[0].dtype
-            raise ValueError(f"moments.{name} must have the dtype of the weights, {wanted}, got {value.dtype}")
+    if (moments.yx.dtype, moments.yx.device) != (weights[0].dtype, weights[0].device):
+        wanted, found = (f"{t.dtype} on {t.device}" for t in (weights[0], moments.yx))
+        raise ValueError(f"moments must have dtype and device of the weights, {wanted}, got moments of {found}")
+    leading = [m.shape[:-2] for m in (moments.xx, moments.yx) if m is not None]
+    checks.broadcast("weights and moments", *(w.shape[:-2] for w in weights), *leading)
 
 
 def reachable_rank(weights: Weights, rtol: float | None = None) -> Tensor:
@@ -306,10 +332,11 @@ def reachable_rank(weights: Weights, rtol: float | None = None) -> Tensor:
     Raises:
         ValueError: as :func:`product`.
     """
-    weights = checks.chain("weights", weights)
-    bound = torch.full(weights[0].shape[:-2], min(weights[0].shape[-1], weights[-1].shape[-2]))
+    weights = checks.weights("weights", weights)
+    runs = torch.broadcast_shapes(*(w.shape[:-2] for w in weights))
+    bound = torch.full(runs, min(weights[0].shape[-1], weights[-1].shape[-2]), device=weights[0].device)
     for space in _hidden_spaces(weights):
-        bound = torch.minimum(bound.to(space.device), numerical_rank(space, rtol))
+        bound = torch.minimum(bound, numerical_rank(space, rtol))
     return bound
 
 
@@ -322,7 +349,7 @@ def project_onto_reachable(weights: Weights, rtol: float | None = None) -> Calla
     Raises:
         ValueError: as :func:`product`, or the weights have a leading axis of runs.
     """
-    weights = checks.chain("weights", weights)
+    weights = checks.weights("weights", weights)
     shapes = [tuple(w.shape) for w in weights]
     checks.require(all(w.ndim == 2 for w in weights), "weights", shapes, "one network, without an axis of runs")
     projectors = []

@@ -5,10 +5,10 @@ import itertools
 import torch
 from torch import Generator, Tensor, nn
 
-from firststep import checks, inits
+from firststep import checks, inits, scale
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "linear": nn.Identity}
-NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
+MODULES = {"relu": nn.ReLU, "tanh": nn.Tanh, "linear": nn.Identity}
+_NORM_LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
 
 
 class MLP(nn.Module):
@@ -22,35 +22,51 @@ class MLP(nn.Module):
         width: hidden width.
         depth: number of hidden layers.
         d_out: output width.
-        activation: a key of ``ACTIVATIONS``.
+        activation: a key of ``MODULES``.
         batch_norm: whether each hidden layer normalizes its pre-activations over the batch, as torch does
             (centred, ε = 1e-5, with learnable scale and shift).
+        device: of the parameters; by default :func:`firststep.scale.device`.
 
     Raises:
         ValueError: a width that is not a positive integer, a negative depth, or an unknown activation.
     """
 
     def __init__(
-        self, d_in: int, width: int, depth: int, d_out: int, *, activation: str = "relu", batch_norm: bool = False
+        self,
+        d_in: int,
+        width: int,
+        depth: int,
+        d_out: int,
+        *,
+        activation: str = "relu",
+        batch_norm: bool = False,
+        device: torch.device | str | None = None,
     ):
         super().__init__()
         for name, value in (("d_in", d_in), ("width", width), ("d_out", d_out)):
             checks.positive_integer(name, value)
-        checks.require(checks.is_integer(depth) and depth >= 0, "depth", depth, "a non-negative integer")
-        checks.one_of("activation", activation, ACTIVATIONS)
+        checks.natural("depth", depth)
+        checks.one_of("activation", activation, MODULES)
+        checks.flag("batch_norm", batch_norm)
+        device = scale.chosen(device)
         sides = [d_in] + [width] * depth
         self.hidden = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(before, after),
-                nn.BatchNorm1d(after) if batch_norm else nn.Identity(),
-                ACTIVATIONS[activation](),
+                nn.Linear(before, after, device=device),
+                nn.BatchNorm1d(after, device=device) if batch_norm else nn.Identity(),
+                MODULES[activation](),
             )
             for before, after in itertools.pairwise(sides)
         )
-        self.readout = nn.Linear(sides[-1], d_out)
+        self.readout = nn.Linear(sides[-1], d_out, device=device)
 
     def representations(self, x: Tensor) -> list[Tensor]:
-        """Every hidden layer's output for inputs ``x: (N, d_in)``, as columns: a list of ``(width, N)``."""
+        """Every hidden layer's output for inputs ``x: (N, d_in)``, as columns: a list of ``(width, N)``.
+
+        Raises:
+            ValueError: as :meth:`forward`.
+        """
+        self._check(x)
         layers = []
         for layer in self.hidden:
             x = layer(x)
@@ -58,10 +74,25 @@ class MLP(nn.Module):
         return layers
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, d_in)`` to ``(N, d_out)``."""
+        """Map ``(N, d_in)`` to ``(N, d_out)``.
+
+        Raises:
+            ValueError: not a matrix of ``d_in`` columns in the dtype of the network, or one sample to normalize over.
+        """
+        self._check(x)
         for layer in self.hidden:
             x = layer(x)
         return self.readout(x)
+
+    def _check(self, x: Tensor) -> None:
+        first = self.hidden[0][0] if self.hidden else self.readout
+        good = isinstance(x, Tensor) and x.ndim == 2 and x.numel() > 0 and x.dtype == first.weight.dtype
+        found = (tuple(x.shape), x.dtype) if isinstance(x, Tensor) else x
+        wanted = f"a tensor (N, {first.in_features}) of dtype {first.weight.dtype}"
+        checks.require(good and x.shape[1] == first.in_features, "x", found, wanted)
+        # Finite inputs are not asked for: networks diverge, and a pass through one is the inside of a training loop.
+        normalizes = bool(self.hidden) and isinstance(self.hidden[0][1], nn.BatchNorm1d) and self.training
+        checks.require(len(x) > 1 or not normalizes, "x", found, "more than one sample where the batch is normalized")
 
 
 def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Module:
@@ -80,12 +111,13 @@ def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Modu
         ValueError: unknown scheme, or no generator.
     """
     checks.one_of("scheme", scheme, {*inits.INITIALIZERS, "torch_default"})
-    checks.require(isinstance(generator, Generator), "generator", generator, "a torch.Generator")
+    checks.instance("net", net, nn.Module, "a torch module")
+    checks.generator("generator", generator)
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.Linear):
                 _draw_linear(module, scheme, generator)
-            elif isinstance(module, NORMALIZATIONS):
+            elif isinstance(module, _NORM_LAYERS):
                 module.reset_parameters()
     return net
 

@@ -4,6 +4,7 @@ A floating-point matrix has no rank, only a number of singular values above a th
 here therefore says which threshold it uses; :func:`rank_tolerance` spells out the ones that libraries use.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,10 +61,21 @@ def numerical_rank(a: Tensor, rtol: float | None = None) -> Tensor:
     if rtol is None:
         rtol = max(a.shape[-2:]) * torch.finfo(a.dtype).eps
     else:
-        good = isinstance(rtol, int | float) and 0 <= rtol < 1
-        checks.require(good, "rtol", rtol, "a number in [0, 1)")
-    sigma = torch.linalg.svdvals(a)
+        checks.between("rtol", rtol, 0, 1, open_end=True)
+    sigma = _singular_values(a)
     return (sigma > rtol * sigma[..., :1]).sum(-1)
+
+
+def _singular_values(a: Tensor) -> Tensor:
+    """Decreasing, ``(..., min(m, n))``, without a gradient, by the fastest of the equally accurate ways.
+
+    MKL takes up to three times as long for wide matrices as for their transposes. For float64 the LAPACK of numpy is
+    another 15 % faster on the CPU, but costs more for each matrix, which counts where they are small.
+    """
+    a = a.detach() if a.shape[-2] >= a.shape[-1] else a.detach().mT
+    if a.device.type == "cpu" and a.dtype == torch.float64 and a.shape[-1] > 24:
+        return torch.from_numpy(np.linalg.svd(a.numpy(), compute_uv=False))
+    return torch.linalg.svdvals(a)
 
 
 def soft_rank(h: Tensor, tau: float) -> Tensor:
@@ -82,8 +94,8 @@ def soft_rank(h: Tensor, tau: float) -> Tensor:
     Source: Daneshmand et al. (2020), Eq. (3).
     """
     checks.matrices("h", h)
-    checks.require(isinstance(tau, int | float) and 0 <= tau <= 1, "tau", tau, "a number in [0, 1]")
-    return (torch.linalg.svdvals(h).square() / h.shape[-1] >= tau).sum(-1)
+    checks.between("tau", tau, 0, 1)
+    return (_singular_values(h).square() / h.shape[-1] >= tau).sum(-1)
 
 
 def stable_rank(h: Tensor) -> Tensor:
@@ -102,7 +114,7 @@ def stable_rank(h: Tensor) -> Tensor:
     """
     checks.matrices("h", h)
     largest = h.abs().amax((-2, -1), keepdim=True)
-    if (largest == 0).any():
+    if not checks.every(largest > 0):
         raise ValueError("h must have a non-zero entry in every matrix, got a zero matrix")
     h = h / largest  # r is scale-free; the squares below must neither overflow nor vanish
     gram = h @ h.mT if h.shape[-2] <= h.shape[-1] else h.mT @ h
@@ -126,6 +138,10 @@ def regularity_terms(m: Tensor) -> tuple[Tensor, Tensor]:
     Source: Daneshmand et al. (2020), Definition 3, Eq. (46).
     """
     _symmetric("m", m)
+    return _regularity_terms(m)
+
+
+def _regularity_terms(m: Tensor) -> tuple[Tensor, Tensor]:
     rows = m.square().sum(-1)  # the diagonal of M², since M is symmetric
     return rows.square().sum(-1), ((m @ m) * m).sum((-2, -1))
 
@@ -148,10 +164,12 @@ def frobenius_change(m: Tensor) -> Tensor:
     Source: Daneshmand et al. (2020), Lemma 7, Eq. (43).
     """
     _symmetric("m", m)
-    error = float((m.diagonal(dim1=-2, dim2=-1) - 1).abs().max())
-    if error > torch.finfo(m.dtype).eps ** 0.5:
-        raise ValueError(f"m must have a diagonal of ones, got m with a diagonal entry off by {error:.3g}")
-    rows, cube = regularity_terms(m)
+    errors = (m.diagonal(dim1=-2, dim2=-1) - 1).abs()
+    if not checks.every(errors <= torch.finfo(m.dtype).eps ** 0.5):
+        raise ValueError(
+            f"m must have a diagonal of ones, got m with a diagonal entry off by {float(errors.max()):.3g}"
+        )
+    rows, cube = _regularity_terms(m)
     return 2 * m.shape[-1] ** 2 - 2 * m.square().sum((-2, -1)) - 8 * cube + 8 * rows
 
 
@@ -161,5 +179,5 @@ def _symmetric(name: str, m: Tensor) -> None:
         raise ValueError(f"{name} must be a batch of square matrices, got {name} of shape {tuple(m.shape)}")
     # Far above the rounding of H Hᵀ / N and far below any asymmetry that someone means.
     allowed = torch.finfo(m.dtype).eps ** 0.5 * m.abs().amax((-2, -1))
-    if ((m - m.mT).abs().amax((-2, -1)) > allowed).any():
+    if not checks.every((m - m.mT).abs().amax((-2, -1)) <= allowed):
         raise ValueError(f"{name} must be symmetric, got {name} that differs from its transpose")

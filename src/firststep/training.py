@@ -96,15 +96,16 @@ def raise_rank(
     for name, value in (("steps", steps), ("batches", batches), ("batch_size", batch_size)):
         checks.positive_integer(name, value)
     checks.number("step_size", step_size, above=0, allowed="a finite number > 0")
-    checks.require(isinstance(generator, Generator), "generator", generator, "a torch.Generator")
-    checks.require(isinstance(layerwise, bool), "layerwise", layerwise, "True or False")
+    checks.generator("generator", generator)
+    checks.flag("layerwise", layerwise)
+    checks.require(callable(objective), "objective", objective, "a function of a representation")
     checks.one_of("rule", rule, RULES)
     checks.one_of("direction", direction, ("ascent", "descent"))
 
     rows = torch.randint(len(x), (batches, batch_size), generator=generator, device=x.device)
     minibatches = list(x[rows])
     stages = [nn.Sequential(layer) for layer in net.hidden] if layerwise else [nn.Sequential(*net.hidden)]
-    record = _empty_record(len(stages) * batches * steps, len(list(net.hidden.parameters())))
+    record = _empty_record(len(stages) * batches * steps, len(list(net.hidden.parameters())), x.device)
     for number, stage in enumerate(stages):
         optimizer = RULES[rule](stage.parameters(), lr=step_size, maximize=direction == "ascent")
         climb = _Climb(stage, optimizer, rule == "normalized", objective, record, list(net.hidden.parameters()))
@@ -125,6 +126,8 @@ def _check_inputs(net: nets.MLP, x: Tensor) -> None:
     checks.require(good, "net", type(net).__name__, "a nets.MLP with at least one hidden layer")
     checks.matrices("x", x)
     weight = net.hidden[0][0].weight
+    finite = all(p.isfinite().all() for p in net.parameters())
+    checks.require(finite, "net", type(net).__name__, "a network with finite parameters")
     if x.ndim != 2 or x.shape[1] != weight.shape[1] or x.dtype != weight.dtype:
         raise ValueError(
             f"x must have shape (n, {weight.shape[1]}) and dtype {weight.dtype}, as the network takes, "
@@ -132,9 +135,10 @@ def _check_inputs(net: nets.MLP, x: Tensor) -> None:
         )
 
 
-def _empty_record(steps: int, parameters: int) -> RankRecord:
-    nan = torch.full((steps,), torch.nan, dtype=torch.float64)
-    return RankRecord(before=nan, after=nan.clone(), sizes=torch.zeros(steps, parameters, dtype=torch.float64))
+def _empty_record(steps: int, parameters: int, device: torch.device) -> RankRecord:
+    nan = torch.full((steps,), torch.nan, dtype=torch.float64, device=device)
+    sizes = torch.zeros(steps, parameters, dtype=torch.float64, device=device)
+    return RankRecord(before=nan, after=nan.clone(), sizes=sizes)
 
 
 class _Climb:
@@ -192,4 +196,4 @@ def _normalize_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 def _distances(old: list[Tensor], new: list[nn.Parameter]) -> Tensor:
-    return torch.stack([(b.detach() - a).norm() for a, b in zip(old, new, strict=True)]).double().cpu()
+    return torch.stack([(b.detach() - a).norm() for a, b in zip(old, new, strict=True)]).double()

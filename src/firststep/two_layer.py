@@ -29,11 +29,20 @@ class Split:
         inner: U_1ᵀ = W_1 Φ_1, ``(..., h, r)``.
         outer: V = W_2, ``(..., m, h)``.
         unseen: U_2ᵀ = W_1 Φ_2, ``(..., h, D − r)``, which training never moves.
+
+    Raises:
+        ValueError: not finite tensors of one dtype and these shapes; only ``unseen`` may be empty.
     """
 
     inner: Tensor
     outer: Tensor
     unseen: Tensor
+
+    def __post_init__(self):
+        checks.matrices("inner", self.inner)
+        checks.matrices("outer", self.outer, self.inner.dtype)
+        _unseen(self.unseen, self.inner)
+        checks.weights("inner and outer", [self.inner, self.outer])
 
     @property
     def weights(self) -> linear.Weights:
@@ -100,7 +109,14 @@ class Problem:
         return Split(first @ self.seen, second, first @ self.unseen)
 
     def join(self, split: Split) -> linear.Weights:
-        """The network ``[W_1, W_2]`` in its own coordinates: the inverse of :meth:`split`."""
+        """The network ``[W_1, W_2]`` in its own coordinates: the inverse of :meth:`split`.
+
+        Raises:
+            ValueError: not a :class:`Split` of the shapes of this problem.
+        """
+        checks.instance("split", split, Split)
+        self._reduced(split.weights)
+        self._fitting(split.unseen)
         return [split.inner @ self.seen.mT + split.unseen @ self.unseen.mT, split.outer]
 
     def min_norm(self) -> Tensor:
@@ -108,7 +124,12 @@ class Problem:
         return self.solution @ self.seen.mT
 
     def excess_loss(self, weights: linear.Weights) -> Tensor:
-        """Loss of the reduced network ``[U_1ᵀ, V]`` above L*, ``(...)``: ½‖(V U_1ᵀ − solution) diag(σ)‖²_F."""
+        """Loss of the reduced network ``[U_1ᵀ, V]`` above L*, ``(...)``: ½‖(V U_1ᵀ − solution) diag(σ)‖²_F.
+
+        Raises:
+            ValueError: not two layers that chain, or not of the shapes of the reduced problem.
+        """
+        weights = self._reduced(weights)
         error = (weights[1] @ weights[0] - self.solution) * self.sigma.unsqueeze(-2)
         return 0.5 * error.square().sum((-2, -1))
 
@@ -118,17 +139,35 @@ class Problem:
         Args:
             weights: the reduced network ``[U_1ᵀ, V]``.
             unseen: the part U_2ᵀ that belongs to it, ``(..., h, D − r)``.
+
+        Raises:
+            ValueError: as :meth:`excess_loss`, or an ``unseen`` that does not fit.
         """
-        inner, outer = weights
+        inner, outer = self._reduced(weights)
+        _unseen(unseen, inner)
+        self._fitting(unseen)
         gap = torch.cat([outer @ inner - self.solution, outer @ unseen], -1)
         return torch.linalg.matrix_norm(gap, ord=2)
 
     def _two_layers(self, weights: linear.Weights) -> linear.Weights:
-        weights = checks.chain("weights", weights)
-        wanted, given = (self.seen.shape[-2], self.moments.yx.shape[-2]), [tuple(w.shape) for w in weights]
-        good = len(weights) == 2 and (given[0][-1], given[1][-2]) == wanted
-        checks.require(good, "weights", given, f"[W_1, W_2] with {wanted[0]} inputs and {wanted[1]} outputs")
+        return self._sides(weights, self.seen.shape[-2])
+
+    def _reduced(self, weights: linear.Weights) -> linear.Weights:
+        return self._sides(weights, self.seen.shape[-1])
+
+    def _sides(self, weights: linear.Weights, inputs: int) -> linear.Weights:
+        weights = checks.weights("weights", weights)
+        outputs, given = self.moments.yx.shape[-2], [tuple(w.shape) for w in weights]
+        good = len(weights) == 2 and (given[0][-1], given[1][-2]) == (inputs, outputs)
+        checks.require(good, "weights", given, f"[W_1, W_2] with {inputs} inputs and {outputs} outputs")
+        dtype = self.sigma.dtype
+        checks.require(weights[0].dtype == dtype, "weights", weights[0].dtype, f"of the dtype of the problem, {dtype}")
+        checks.broadcast("weights", *(w.shape[:-2] for w in weights), self.seen.shape[:-2])
         return weights
+
+    def _fitting(self, unseen: Tensor) -> None:
+        columns = self.unseen.shape[-1]
+        checks.require(unseen.shape[-1] == columns, "unseen", tuple(unseen.shape), f"of {columns} columns")
 
 
 def imbalance(weights: linear.Weights) -> Tensor:
@@ -173,7 +212,11 @@ def compress(split: Split) -> Split:
 
     The columns of U_1ᵀ and Vᵀ span at most r + m dimensions of the hidden layer, and every gradient is a combination of
     them, so training never leaves the span. In an orthonormal basis Q of it the network is ``[Qᵀ U_1ᵀ, V Q]``.
+
+    Raises:
+        ValueError: not a :class:`Split`.
     """
+    checks.instance("split", split, Split)
     h, r, m = *split.inner.shape[-2:], split.outer.shape[-2]
     if h <= r + m:
         return split
@@ -216,7 +259,7 @@ def gaussian_start(
         second = torch.randn(outputs, hidden, generator=g, dtype=dtype, device=g.device)
         return [std_inner * first, std_outer * second]
 
-    return inits.per_seed(one, generator)
+    return inits._per_seed(one, generator)
 
 
 def start_of_level(
@@ -245,7 +288,8 @@ def start_of_level(
     """
     checks.matrices("product", product)
     checks.require(product.ndim == 2, "product", tuple(product.shape), "one matrix (m, r)")
-    checks.require(checks.number("c", c) >= 0, "c", c, "a number of at least 0")
+    c = checks.between("c", c, 0)
+    checks.generator("generator", generator)
     checks.positive_integer("hidden", hidden)
     if checks.one_of("heavy", heavy, SIDES) == "inner":
         inner, outer = start_of_level(product.mT, c, hidden, heavy="outer", generator=generator)
@@ -275,7 +319,8 @@ def orthogonalize(split: Split, against: Sequence[str] = SIDES) -> Split:
 
     Source: Min et al. (2021), Proposition 1.
     """
-    against = tuple(against)
+    checks.instance("split", split, Split)
+    against = tuple(against) if isinstance(against, Sequence) and not isinstance(against, str) else ()
     good = len(against) > 0 and all(side in SIDES for side in against)
     checks.require(good, "against", against, "a non-empty choice of inner and outer")
     columns = torch.cat([{"inner": split.inner, "outer": split.outer.mT}[side] for side in against], -1)
@@ -288,8 +333,9 @@ def outer_off_inner(split: Split) -> Split:
     """The recap slide's variant: V U_1ᵀ = 0 in place of V U_2ᵀ = 0, which is not what the proposition needs.
 
     Raises:
-        ValueError: the hidden layer is not wider than r.
+        ValueError: not a :class:`Split`, or the hidden layer is not wider than r.
     """
+    checks.instance("split", split, Split)
     h, r = split.inner.shape[-2:]
     checks.require(h > r, "split", h, f"of a hidden width above {r}, or V = 0 is all that is left")
     return Split(split.inner, _off(split.inner, split.outer.mT).mT, split.unseen)
@@ -304,6 +350,13 @@ def _off(columns: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _pair(weights: linear.Weights) -> linear.Weights:
-    weights = checks.chain("weights", weights)
-    checks.require(len(weights) == 2, "weights", len(weights), "two layers [U_1ᵀ, V]")
-    return weights
+    return checks.weights("weights", weights, count=2)
+
+
+def _unseen(unseen: Tensor, inner: Tensor) -> None:
+    """Of the hidden width and dtype of ``inner``; it may have no columns, where the inputs have full rank."""
+    checks.is_tensor("unseen", unseen)
+    good = unseen.ndim >= 2 and unseen.shape[-2] == inner.shape[-2] and unseen.dtype == inner.dtype
+    checks.require(good, "unseen", (tuple(unseen.shape), unseen.dtype), f"of shape (..., {inner.shape[-2]}, D − r)")
+    checks.finite("unseen", unseen)
+    checks.broadcast("unseen", unseen.shape[:-2], inner.shape[:-2])

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firststep import claims
+from firststep.book import claims
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("clean_environment")

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from firststep import provenance, sweep
+from firststep.book import provenance, sweep
 
 # A run that takes about 5 ms and writes some hundred kilobytes, so that a kill often falls into the writing.
 PROGRAM = """
 import random, sys, time
-from firststep import sweep
+from firststep.book import sweep
 
 def run(seed, log):
     time.sleep(0.005)
@@ -113,7 +113,7 @@ def test_a_resumed_sweep_equals_an_uninterrupted_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_a_kill_between_writing_and_renaming_leaves_no_half_file_and_the_next_start_clears_up(tmp_path, moment):
     program = (
-        "import os, signal, sys; from firststep import provenance; from pathlib import Path\n"
+        "import os, signal, sys; from firststep.book import provenance; from pathlib import Path\n"
         f"os.{moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "provenance.write_json(Path(sys.argv[1]) / 'a.json', {'x': 1})\n"
     )
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_what_was_finished_and_no_half_file(tmp_path, monkeyp
 def test_a_write_that_the_system_cuts_short_leaves_no_half_file(tmp_path):
     """A limit on the size of files: the system takes a part of the bytes and refuses the rest."""
     program = (
-        "import resource, signal, sys; from firststep import sweep\n"
+        "import resource, signal, sys; from firststep.book import sweep\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, 4_096))\n"
         "try:\n"

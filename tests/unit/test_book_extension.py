@@ -10,17 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
-import jupyter_cache
-import nbformat
 import pytest
 from docutils import nodes
-from jupyter_cache.base import CacheBundleIn
-from sphinx.errors import SphinxError
 
 import firststep
-from firststep import claims
+from firststep.book import claims, execute
 
 ROOT, PACKAGE = Path(__file__).parents[2], Path(firststep.__file__).parent
+sys.path.insert(0, str(ROOT / "book" / "_extensions"))  # as Sphinx does
+from firststep_book import assets, page_keys, pages, setup, verdicts  # noqa: E402
+
 pytestmark = pytest.mark.usefixtures("clean_environment")
 ENTRY = """
   - id: toy.{id}
@@ -42,15 +41,6 @@ def ledger(*claims):
 
 PAGE = "book/1/page"
 LEDGER = ledger(("one", PAGE, "holds"), ("two", PAGE, None), ("none", None, None))
-
-
-@pytest.fixture(scope="module")
-def extension():
-    """The extension, loaded from its file as Sphinx does."""
-    spec = importlib.util.spec_from_file_location("firststep_book", ROOT / "book" / "_extensions" / "firststep_book.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -75,7 +65,7 @@ def package(tmp_path):
 
 
 def notebook(*cells, outputs=()):
-    prose = {"cell_type": "markdown", "source": "import firststep.data", "metadata": {}}
+    prose = {"cell_type": "markdown", "source": "import firststep.images", "metadata": {}}
     blank = {"cell_type": "code", "outputs": list(outputs), "metadata": {}, "execution_count": None}
     code = [blank | {"source": source} for source in cells]
     return {"cells": [prose, *code], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
@@ -128,15 +118,15 @@ def toy_package(tmp_path):
     ("if True:\n    def f():\n        from firststep import alone", {"__init__.py", "alone.py"}),
     ("firststep = 'firststep.alone'", set()),
 ])  # fmt: skip
-def test_code_reaches_what_it_imports_directly_and_through_other_modules(extension, toy_package, code, reached):
-    assert extension.modules_reached(code, toy_package) == reached
+def test_code_reaches_what_it_imports_directly_and_through_other_modules(toy_package, code, reached):
+    assert page_keys.modules_reached(code, toy_package) == reached
 
 
 @pytest.mark.parametrize("name", sorted(
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
     for path in PACKAGE.rglob("*.py")
 ))  # fmt: skip
-def test_no_module_is_loaded_that_reading_the_imports_misses(extension, monkeypatch, name):
+def test_no_module_is_loaded_that_reading_the_imports_misses(monkeypatch, name):
     for loaded in [key for key in sys.modules if key.split(".")[0] == "firststep"]:
         monkeypatch.delitem(sys.modules, loaded)
     importlib.import_module(name)
@@ -147,7 +137,7 @@ def test_no_module_is_loaded_that_reading_the_imports_misses(extension, monkeypa
     }
     for key in [key for key in sys.modules if key.split(".")[0] == "firststep"]:
         monkeypatch.delitem(sys.modules, key)
-    assert files <= extension.modules_reached(f"import {name}")
+    assert files <= page_keys.modules_reached(f"import {name}")
 
 
 def test_every_import_inside_the_package_is_absolute_because_others_are_not_followed():
@@ -159,9 +149,9 @@ def test_every_import_inside_the_package_is_absolute_because_others_are_not_foll
 
 
 @pytest.fixture
-def key(extension, book, package):
+def key(book, package):
     def key(*cells):
-        return extension.page_key(notebook(*cells or ("from firststep import spectra",)), book, package)
+        return page_keys.page_key(notebook(*cells or ("from firststep import spectra",)), book, package)
 
     return key
 
@@ -176,7 +166,7 @@ def test_the_key_changes_with_a_module_that_the_page_can_reach(key, package):
 
 def test_the_key_does_not_change_with_a_module_that_the_page_cannot_reach(key, package):
     before = key()
-    for name in ("nets.py", "data.py", "panels/full_rank.py"):
+    for name in ("nets.py", "linear_tasks.py", "book/panels/full_rank.py"):
         (package / name).write_text("raise RuntimeError", encoding="utf-8")
     assert key() == before
 
@@ -188,12 +178,16 @@ def test_the_key_changes_with_the_images_that_every_page_may_read(key, package):
     assert key() != before
 
 
-@pytest.mark.parametrize("reads, changes", [("from firststep import recorded", True), ("import math", False)])
+@pytest.mark.parametrize("reads, changes", [
+    ("from firststep.book import recorded\nrecorded.load('toy/runs')", True),
+    ("from firststep.book import recorded\nrecorded.load('toy/others')", False),
+    ("import math", False),
+])  # fmt: skip
 def test_the_key_of_a_page_that_reads_recorded_runs_holds_them(key, book, package, reads, changes):
-    (package / "recorded.py").write_text("", encoding="utf-8")
+    (package / "book" / "recorded.py").write_text("", encoding="utf-8")
     before = key(reads)
-    (book / "results" / "toy").mkdir(parents=True)
-    (book / "results" / "toy" / "0123456789abcdef.json").write_text("{}", encoding="utf-8")
+    (book / "results" / "toy" / "runs").mkdir(parents=True)
+    (book / "results" / "toy" / "runs" / "0123456789abcdef.json").write_text("{}", encoding="utf-8")
     assert (key(reads) != before) is changes
 
 
@@ -217,9 +211,9 @@ def test_the_key_changes_with_the_words_of_the_ledger_but_not_with_its_pins(key,
 
 
 @pytest.mark.parametrize("id, changes", [("one", True), ("none", False)])
-def test_the_key_of_a_page_holds_the_words_of_its_own_claims_only(extension, book, id, changes):
+def test_the_key_of_a_page_holds_the_words_of_its_own_claims_only(book, id, changes):
     def key():
-        return extension.page_key(notebook("import math"), book, docname=PAGE)
+        return page_keys.page_key(notebook("import math"), book, docname=PAGE)
 
     before = key()
     (book / "book" / "claims.yml").write_text(LEDGER.replace(f"Title of {id}", "Another title"), encoding="utf-8")
@@ -229,61 +223,57 @@ def test_the_key_of_a_page_holds_the_words_of_its_own_claims_only(extension, boo
 def test_the_key_reads_code_cells_only_and_passes_over_magics(key, package):
     before = key("import math")
     assert key("%matplotlib inline\nimport math\n!ls") == before
-    (package / "data.py").write_text("", encoding="utf-8")  # named in a text cell
+    (package / "images.py").write_text("", encoding="utf-8")  # named in a text cell
     assert key("import math") == before
 
 
-def test_the_key_goes_into_the_kernelspec_where_the_cache_sees_it(extension, book):
-    app = application(book, "book/1/page")
+def test_the_key_goes_into_the_kernelspec_where_the_cache_sees_it(book):
     source = [json.dumps(notebook("import firststep"))]
-    extension.put_key_into_kernelspec(app, "book/1/page", source)
+    pages.put_key_into_kernelspec(application(book, PAGE), PAGE, source)
     changed = json.loads(source[0])
-    assert changed["metadata"]["kernelspec"]["firststep_key"] == app.env.firststep_keys["book/1/page"]
-    assert len(app.env.firststep_keys["book/1/page"]) == 64
-    changed["metadata"] = {}
-    assert changed == notebook("import firststep")
+    assert len(changed["metadata"]["kernelspec"]["firststep_key"]) == 64
+    assert [c["source"] for c in changed["cells"]] == [c["source"] for c in notebook("import firststep")["cells"]]
 
 
-def test_a_kernelspec_that_is_there_keeps_its_entries(extension, book):
+def test_a_kernelspec_that_is_there_keeps_its_entries(book):
     source = [json.dumps(notebook("import firststep") | {"metadata": {"kernelspec": {"name": "python3"}}})]
-    extension.put_key_into_kernelspec(application(book, "book/1/page"), "book/1/page", source)
+    pages.put_key_into_kernelspec(application(book, PAGE), PAGE, source)
     spec = json.loads(source[0])["metadata"]["kernelspec"]
     assert spec["name"] == "python3" and "firststep_key" in spec
 
 
-def test_a_page_of_prose_is_left_as_it_is(extension, book):
+def test_a_page_of_prose_is_left_as_it_is(book):
     app = application(book, "book/intro")
     app.env.doc2path = lambda docname: f"{docname}.md"
     source = ["# Not JSON"]
-    extension.put_key_into_kernelspec(app, "book/intro", source)
-    assert source == ["# Not JSON"] and app.env.firststep_keys == {}
+    pages.put_key_into_kernelspec(app, "book/intro", source)
+    assert source == ["# Not JSON"]
 
 
-def test_a_page_is_read_again_exactly_if_its_key_changed(extension, book, monkeypatch):
-    app = application(book, "book/1/page", "book/1/other")
-    for page, code in (("page", "from firststep import spectra"), ("other", "import math")):
-        path = book / "book" / "1" / f"{page}.ipynb"
-        path.write_text(json.dumps(notebook(code)), encoding="utf-8")
-        extension.put_key_into_kernelspec(app, f"book/1/{page}", [path.read_text("utf-8")])
-    assert list(extension.pages_whose_key_changed(app, app.env, set(), set(), set())) == []
-    app.env.firststep_keys["book/1/page"] = "old"
-    assert list(extension.pages_whose_key_changed(app, app.env, set(), set(), set())) == ["book/1/page"]
+def test_what_a_file_carries_never_counts_outputs_counts_times_and_widgets_go_before_anything_else(book):
+    saved = notebook("settle(1)", outputs=[output(record("toy.one"))])
+    saved["cells"][1] |= {"execution_count": 7, "metadata": {"execution": {"iopub.status.busy": "2026"}}}
+    saved["metadata"] = {"widgets": {"state": {}}}
+    plain = page_keys.keyed(json.dumps(notebook("settle(1)")), book, PAGE)
+    assert page_keys.keyed(json.dumps(saved), book, PAGE) == plain
+    assert execute.records_of(plain) == []
 
 
-@pytest.mark.parametrize("added, changed", [({PAGE}, set()), (set(), {PAGE})])
-def test_pages_that_read_the_verdicts_are_read_again_whenever_another_page_is(extension, book, added, changed):
-    readers = set(extension.VERDICT_READERS)
-    app = application(book, PAGE, *readers)
-    assert set(extension.pages_whose_key_changed(app, app.env, set(), set(), set())) == set()
-    assert set(extension.pages_whose_key_changed(app, app.env, added, changed, set())) == readers
-
-
-def test_verdicts_of_a_page_that_is_not_run_again_are_restored_from_its_outputs(extension, book):
-    execute(book, PAGE, record("toy.one"))
-    claims.write(record("toy.one", verdict="inconclusive", scale="smoke"))  # somebody ran the notebook by hand
-    app = application(book, PAGE)
-    assert list(extension.pages_whose_key_changed(app, app.env, set(), set(), set())) == []
-    assert claims.records()["toy.one"] == record("toy.one")
+@pytest.mark.parametrize("change, says", [
+    ({"tags": ["raises-exception"]}, "code cell 1 must not be tagged raises-exception"),
+    ({"execution": {"allow_errors": True}}, "'execution' may change"),
+    ({"mystnb": {"execution_allow_errors": True}}, "'mystnb' may change"),
+])  # fmt: skip
+def test_a_page_that_settles_claims_may_not_fail_unseen(book, change, says):
+    page = notebook("settle(1)")
+    if "tags" in change:
+        page["cells"][1]["metadata"] = change
+    else:
+        page["metadata"] = change
+    with pytest.raises(ValueError, match=says):
+        page_keys.keyed(json.dumps(page), book, PAGE)
+    page["cells"][1]["source"] = "1 / 0"
+    page_keys.keyed(json.dumps(page), book, PAGE)  # a page that settles nothing may show an error
 
 
 # Verdicts
@@ -298,89 +288,67 @@ def record(id, **changes):
     return claims.Record(**whole | changes)
 
 
-def execute(book, page, *records):
-    """Leave an executed page behind whose outputs carry these records."""
-    outputs = [{"output_type": "display_data", "data": {}, "metadata": {"firststep": asdict(r)}} for r in records]
-    outputs += [{"output_type": "stream", "name": "stdout", "text": "no metadata"}]
-    executed = book / "_build" / "jupyter_execute" / f"{page}.ipynb"
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    executed.write_text(json.dumps(notebook("settle()", outputs=outputs)), encoding="utf-8")
+def output(record):
+    return {"output_type": "display_data", "data": {}, "metadata": {"firststep": asdict(record)}}
 
 
-def test_verdicts_in_the_outputs_of_a_page_become_records(extension, book):
-    execute(book, "book/1/page", record("toy.one"), record("toy.two", verdict="refuted"))
-    extension.collect_verdicts(application(book, "book/1/page"), None)
-    assert {id: r.verdict for id, r in claims.records().items()} == {"toy.one": "holds", "toy.two": "refuted"}
+ONE = record("toy.one")
+SHOWN = ("toy.one", "holds", "cpu")
+WHOLE = {
+    "found": {"toy.one": ONE},
+    "made": {PAGE: [ONE]},
+    "shown": {PAGE: [SHOWN], "book/ledger/ledger": [SHOWN, ("toy.none", "open", "")]},
+}
 
 
-def test_verdicts_of_a_page_whose_outputs_come_from_the_cache_become_records(extension, book):
-    execute(book, PAGE, record("toy.one"))
-    executed = book / "_build" / "jupyter_execute" / f"{PAGE}.ipynb"
-    whole = nbformat.read(executed, as_version=4)
-    cache = jupyter_cache.get_cache(book / "_build" / ".jupyter_cache")
-    cache.cache_notebook_bundle(CacheBundleIn(whole, PAGE), check_validity=False)
-    executed.write_text(json.dumps(notebook("settle()")), encoding="utf-8")  # what MyST-NB writes on a cache hit
-    extension.collect_verdicts(application(book, PAGE), None)
-    assert claims.records() == {"toy.one": record("toy.one")}
-    executed.write_text(json.dumps(notebook("other()")), encoding="utf-8")
-    extension.collect_verdicts(application(book, PAGE), None)
-    assert claims.records() == {}
+def problems(book, **changes):
+    text = ledger(("one", PAGE, "holds"), ("none", None, None))
+    (book / "book" / "claims.yml").write_text(text, encoding="utf-8")
+    return verdicts.disagreements(claims.ledger(book / "book" / "claims.yml"), **WHOLE | changes)
 
 
-def test_a_verdict_that_a_page_no_longer_makes_is_dropped(extension, book):
-    for id in ("toy.one", "toy.two", "toy.none"):
-        claims.write(record(id))
-    execute(book, "book/1/page", record("toy.one"))
-    extension.collect_verdicts(application(book, "book/1/page"), None)
-    assert set(claims.records()) == {"toy.one", "toy.none"}  # the last belongs to no page
+def test_a_book_in_which_page_record_ledger_and_pin_agree_passes(book):
+    assert problems(book) == []
 
 
-def check(extension, book, *pages):
-    extension.check_verdicts(None, application(book, *pages).env)
+REFUTED, SMOKE = record("toy.one", verdict="refuted"), record("toy.one", scale="smoke")
 
 
-def test_a_book_that_settles_what_it_promises_passes(extension, book):
-    (book / "book" / "claims.yml").write_text(ledger(("one", PAGE, "holds"), ("none", None, None)))
-    claims.ledger.cache_clear()
-    claims.write(record("toy.one"))
-    claims.write(record("toy.forgotten"))  # left over from a claim that the ledger no longer has
-    check(extension, book, PAGE)
-
-
-@pytest.mark.parametrize("records, says", [
-    ([], r"toy\.one: its page book/1/page does not settle it"),
-    ([record("toy.one", verdict="refuted"), record("toy.two")], r"toy\.one: measured 'refuted', pinned 'holds'"),
-    ([record("toy.one"), record("toy.two")], r"toy\.two: measured 'holds', pinned None"),
+@pytest.mark.parametrize("changes, says", [
+    ({"found": {"toy.one": REFUTED}, "made": {PAGE: [REFUTED]}}, "toy.one: measured 'refuted', pinned 'holds'"),
+    ({"found": {}, "made": {PAGE: []}}, "toy.one: its page book/1/page does not settle it"),
+    ({"found": {"toy.one": SMOKE}, "made": {PAGE: [SMOKE]}}, "toy.one: settled at smoke scale in a book of cpu scale"),
+    ({"made": {PAGE: [REFUTED]}}, "toy.one: book/1/page made another record than _build/verdicts holds"),
+    ({"made": {PAGE: [ONE], "book/other": [ONE]}}, "book/other settles toy.one, which book/claims.yml gives to"),
+    ({"shown": {PAGE: [], "book/ledger/ledger": [SHOWN]}}, "toy.one: book/1/page does not show its verdict"),
+    ({"shown": {PAGE: [SHOWN], "book/ledger/ledger": []}}, "toy.one: book/ledger/ledger does not show its verdict"),
+    ({"shown": {PAGE: [("toy.one", "refuted", "cpu")]}}, "toy.one: book/1/page shows 'refuted'"),
+    ({"shown": {PAGE: [("toy.one", "holds", "smoke")]}}, "toy.one: book/1/page shows 'holds' at scale 'smoke'"),
+    ({"shown": {PAGE: [SHOWN], "book/x": [("toy.none", "holds", "cpu")]}}, "toy.none: book/x shows 'holds'"),
+    ({"shown": {"book/ledger/ledger": [SHOWN]}}, "toy.one: its page book/1/page does not exist"),
 ])  # fmt: skip
-def test_a_ledger_and_a_book_that_disagree_end_the_build(extension, book, records, says):
-    for each in records:
-        claims.write(each)
-    with pytest.raises(SphinxError, match=says):
-        check(extension, book, "book/1/page")
+def test_each_thing_that_contradicts_another_is_named(book, changes, says):
+    assert any(sentence.startswith(says) for sentence in problems(book, **changes)), problems(book, **changes)
 
 
-def test_a_page_that_settles_a_claim_of_another_page_ends_the_build(extension, book):
-    execute(book, "book/1/other", record("toy.one"))
-    with pytest.raises(SphinxError, match=r"book/1/other settles toy\.one, which .* gives to book/1/page"):
-        extension.collect_verdicts(application(book, "book/1/other"), None)
-
-
-def test_a_claim_whose_page_does_not_exist_ends_the_build(extension, book):
-    with pytest.raises(SphinxError, match=r"toy\.one: its page book/1/page does not exist"):
-        check(extension, book, "book/1/other")
+def test_a_card_and_a_row_of_the_ledger_carry_what_is_compared(book):
+    claim = claims.ledger(book / "book" / "claims.yml")["toy.one"]
+    page = book / "page.html"
+    page.write_text(claims.card(claim, ONE) + claims.badge(None, claims.marks("toy.none", None)), encoding="utf-8")
+    assert verdicts.marks(page) == [("toy.one", "holds", "cpu"), ("toy.none", "open", "")]
 
 
 # Links, scripts and styles
 
 
-def handlers(extension):
+def handlers():
     """What the extension does at each event of the build."""
     found = {}
-    extension.setup(SimpleNamespace(add_role=lambda *role: None, connect=found.__setitem__))
+    setup(SimpleNamespace(add_role=lambda *role: None, connect=found.__setitem__))
     return found
 
 
-def link(extension, text, docname="book/intro"):
+def link(text, docname="book/intro"):
     reported = []
 
     def error(message, line):
@@ -392,63 +360,58 @@ def link(extension, text, docname="book/intro"):
         document=SimpleNamespace(settings=settings, set_id=lambda *a: None),
         reporter=SimpleNamespace(error=error, get_source_and_line=lambda line: ("page", line)),
     )
-    made, _ = extension.ClaimRole()("claim", f"{{claim}}`{text}`", text, 3, inliner)
+    made, _ = verdicts.ClaimRole()("claim", f"{{claim}}`{text}`", text, 3, inliner)
     return made[0], reported
 
 
 @pytest.mark.parametrize("docname, target", [
     ("book/intro", "1/page.html#toy.one"),
-    ("book/7_ledger/ledger", "../1/page.html#toy.one"),
+    ("book/ledger/ledger", "../1/page.html#toy.one"),
     ("book/1/page", "page.html#toy.one"),
 ])  # fmt: skip
-def test_a_claim_links_to_the_place_where_it_is_settled(extension, book, docname, target):
-    node, reported = link(extension, "toy.one", docname)
+def test_a_claim_links_to_the_place_where_it_is_settled(book, docname, target):
+    node, reported = link("toy.one", docname)
     assert node["refuri"] == target
     assert node.astext() == "toy.one"
     assert reported == []
 
 
-def test_a_claim_without_a_page_is_not_a_link(extension, book):
-    node, reported = link(extension, "toy.none")
+def test_a_claim_without_a_page_is_not_a_link(book):
+    node, reported = link("toy.none")
     assert isinstance(node, nodes.literal) and reported == []
 
 
-def test_a_claim_that_is_not_in_the_ledger_is_an_error(extension, book):
-    node, reported = link(extension, "toy.typo")
+def test_a_claim_that_is_not_in_the_ledger_is_an_error(book):
+    node, reported = link("toy.typo")
     assert isinstance(node, nodes.problematic)
     assert reported == ["no claim 'toy.typo' in book/claims.yml"]
 
 
-def test_only_pages_with_an_explorable_load_its_scripts(extension):
+def test_only_pages_with_an_explorable_load_its_scripts():
     def loaded(body):
         names = []
         app = SimpleNamespace(add_js_file=lambda name, **options: names.append(name))
         context = {"body": body, "pathto": lambda path, resource: path}
-        handlers(extension)["html-page-context"](app, "page", "page.html", context, None)
+        handlers()["html-page-context"](app, "page", "page.html", context, None)
         return [name for name in names if name]
 
     assert loaded("<p>prose</p>") == []
     assert loaded('<section class="explorable" id="explore-plateau">') == ["vega.js", "explore.js"]
 
 
-def test_scripts_and_styles_come_from_this_host_and_kernels_learn_that_a_page_is_built(extension, book, monkeypatch):
-    monkeypatch.setenv("FIRSTSTEP_BUILD", "")  # put back afterwards
-    monkeypatch.setattr(extension.vl_convert, "javascript_bundle", lambda snippet: f"const clash = 1;{snippet}")
+def test_scripts_and_styles_come_from_this_host_and_kernels_learn_that_a_page_is_built(book, monkeypatch):
+    monkeypatch.setattr(assets.vl_convert, "javascript_bundle", lambda snippet: f"const clash = 1;{snippet}")
     styles, app = [], application(book)
     app.config = SimpleNamespace(html_static_path=[])
     app.add_css_file = styles.append
-    extension.add_assets(app)
+    assets.add_assets(app)
     (folder,) = app.config.html_static_path
-    assert {path.name for path in (PACKAGE / "assets").iterdir()} | {"vega.js"} == set(os.listdir(folder))
+    assert {path.name for path in (PACKAGE / "book" / "assets").iterdir()} | {"vega.js"} == set(os.listdir(folder))
     vega = (Path(folder) / "vega.js").read_text("utf-8")
     assert vega.startswith("(() => {") and vega.endswith("})();\n") and "window.firststepVega" in vega
     assert styles == ["book.css"]
-    assert extension.scale.building()
 
 
-def test_the_extension_listens_to_every_stage_of_the_build(extension):
-    stages = {"builder-inited", "env-get-outdated", "source-read", "doctree-read", "env-updated", "html-page-context"}
-    assert stages <= set(handlers(extension))
-    # Verdicts of pages that are read at the same time would overwrite each other.
-    app = SimpleNamespace(add_role=lambda *role: None, connect=lambda *event: None)
-    assert extension.setup(app)["parallel_read_safe"] is False
+def test_the_extension_listens_to_every_stage_of_the_build():
+    stages = {"builder-inited", "env-get-outdated", "source-read", "html-page-context", "build-finished"}
+    assert stages <= set(handlers())

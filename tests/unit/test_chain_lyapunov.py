@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from firststep import inits
-from firststep.chain import Chain, follow, gaussian_exponents, lyapunov_exponents
+from firststep.chain import Chain, follow
+from firststep.lyapunov import gaussian_exponents, lyapunov_exponents
 
 EYE = torch.eye(8, dtype=torch.float64)
 
@@ -46,9 +47,9 @@ def test_two_by_two_gaussian_factors_halve_the_ratio_of_singular_values():
 
 def drawn(chain_law, d, depth, seed):
     """The weights that a chain of this depth draws, for depths below the first chunk."""
-    from firststep.chain import _weights
+    from firststep.chain import draw_weights
 
-    return torch.stack(list(_weights(chain_law, d, inits.generators([seed]), torch.float64, depth)))[:, 0]
+    return torch.stack(list(draw_weights(chain_law, d, inits.generators([seed]), torch.float64, depth)))[:, 0]
 
 
 def test_exponents_add_up_to_the_logarithm_of_the_determinants():

@@ -13,8 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firststep import checks, explore, figures, finite_field, inits, linear, nets, spectra
-from firststep.panels import full_rank
+from firststep import checks, finite_field, inits, linear, nets, spectra
+from firststep.book import explore, figures
+from firststep.book.panels import full_rank
 
 F64 = torch.float64
 
@@ -123,17 +124,13 @@ PLATEAU = {"rank_1": 2, "rank_2": 2, "factors": "aligned", "arithmetic": "float6
 SCALAR = {"w1": 1.0, "w2": 1.0, "step_size": 0.1, "target": 1}
 
 
-def moments(**changes):
-    return linear.Moments(**{"xx": torch.eye(3, dtype=F64), "yx": ONE, "yy": torch.tensor(1.0, dtype=F64)} | changes)
-
-
+# Of another network, or in another dtype.
 not_moments = st.one_of(
     st.sampled_from([None, 3, ONE]),
-    st.sampled_from([(2, 2), (3, 2), (1, 3)]).map(lambda shape: moments(yx=torch.ones(shape, dtype=F64))),
-    st.sampled_from([(2, 2), (2, 3), (3, 1)]).map(lambda shape: moments(xx=torch.ones(shape, dtype=F64))),
-    st.sampled_from(["xx", "yx", "yy"]).map(lambda name: moments(**{name: getattr(moments(), name) * torch.nan})),
-    st.sampled_from(["xx", "yx", "yy"]).map(lambda name: moments(**{name: getattr(moments(), name).float()})),
+    st.sampled_from([(2, 2), (3, 2), (1, 3)]).map(lambda s: linear.Moments.whitened(torch.ones(s, dtype=F64))),
+    st.just(linear.Moments.whitened(ONE.float())),
 )
+not_square = st.sampled_from([(2, 2), (2, 3), (3, 1)]).map(lambda shape: torch.ones(shape, dtype=F64))
 
 
 @dataclass
@@ -213,6 +210,11 @@ WRONG = [
     ),
     *table(linear.Moments.whitened, {}, target=not_matrices()),
     *table(
+        linear.Moments, {"xx": torch.eye(3, dtype=F64), "yx": ONE, "yy": torch.tensor(1.0, dtype=F64)},
+        xx=not_matrices().filter(lambda xx: xx is not None) | not_square | st.just(torch.eye(3)), yx=not_matrices(),
+        yy=st.sampled_from([None, 1.0, torch.tensor(1.0), torch.tensor(torch.nan, dtype=F64)]),
+    ),
+    *table(
         finite_field.random_matrix, {"rows": 2, "columns": 3, "generator": field()},
         rows=not_a_positive_integer, columns=not_a_positive_integer, generator=not_a_generator | st.builds(seed),
         rank=(not_a_natural_number | st.integers(3)).filter(lambda rank: rank is not None),
@@ -242,7 +244,7 @@ WRONG = [
     ),
     *table(
         nets.MLP, NET, d_in=not_a_positive_integer, width=not_a_positive_integer, depth=not_a_natural_number,
-        d_out=not_a_positive_integer, activation=word_outside(nets.ACTIVATIONS),
+        d_out=not_a_positive_integer, activation=word_outside(nets.MODULES),
     ),
     *table(
         nets.initialize_, {"net": nets.MLP(**NET), "scheme": "sign", "generator": GENERATOR},
@@ -323,12 +325,12 @@ def test_a_sentence_has_the_name_the_value_and_what_is_allowed():
 def test_a_shape_that_does_not_chain_is_shown_with_its_neighbours():
     weights = [torch.ones(4, 3), torch.ones(2, 5)]
     with pytest.raises(ValueError, match=r"weights must chain, .*, got weights of shapes \[\(4, 3\), \(2, 5\)\]"):
-        checks.chain("weights", weights)
+        checks.weights("weights", weights)
 
 
 def test_the_layer_with_the_wrong_entry_is_named():
     with pytest.raises(ValueError, match=r"weights\[W_2\] must have finite entries only"):
-        checks.chain("weights", [torch.ones(2, 2), torch.full((2, 2), torch.nan)])
+        checks.weights("weights", [torch.ones(2, 2), torch.full((2, 2), torch.nan)])
 
 
 @given(value=st.integers(1, 50), kind=st.sampled_from([int, np.int64, np.int32]))
@@ -354,3 +356,35 @@ def test_finite_matrices_pass_unchanged(shape):
     for dtype in checks.FLOATS:
         a = torch.ones(shape, dtype=dtype)
         assert checks.matrices("a", a) is a
+
+
+def test_entries_whose_sum_leaves_the_number_range_are_finite_still():
+    for dtype in checks.FLOATS:
+        largest = torch.full((3, 4), torch.finfo(dtype).max, dtype=dtype)
+        assert checks.matrices("a", largest) is largest
+
+
+@given(entry=st.sampled_from([float("nan"), float("inf"), -float("inf")]), row=st.integers(0, 2))
+def test_one_bad_entry_is_seen_among_entries_of_any_size(entry, row):
+    for size in (0.0, 1.0, torch.finfo(F64).max, -torch.finfo(F64).max):
+        a = torch.full((3, 2), size, dtype=F64)
+        a[row, 1] = entry
+        with pytest.raises(ValueError, match="a must have finite entries only"):
+            checks.matrices("a", a)
+
+
+def test_infinities_of_both_signs_do_not_cancel():
+    with pytest.raises(ValueError, match="a must have finite entries only"):
+        checks.matrices("a", torch.tensor([[float("inf"), -float("inf")]], dtype=F64))
+
+
+def test_numbers_become_float64_without_a_detour():
+    assert checks.reals("x", 0.1, device="cpu", allowed="").item() == 0.1
+    assert checks.reals("x", [0.1, 1], device="cpu", allowed="").tolist() == [0.1, 1.0]
+
+
+@pytest.mark.parametrize("check", [checks.positive_integer, checks.natural])
+def test_a_count_that_no_loop_comes_to_the_end_of_is_refused(check):
+    assert check("steps", checks.LARGEST) == checks.LARGEST
+    with pytest.raises(ValueError, match=r"steps must be a .* integer of at most 2\^40, got steps="):
+        check("steps", checks.LARGEST + 1)

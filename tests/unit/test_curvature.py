@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firststep import curvature, inits
-from firststep.curvature import ACTIVATIONS, LOSSES
+from firststep import curvature, feedforward, hessian_products, inits, predicted_norms
+from firststep.feedforward import ACTIVATIONS, LOSSES
 
 DOUBLE = {"dtype": torch.float64}
 PIECEWISE = [name for name, a in ACTIVATIONS.items() if a.piecewise_linear]
@@ -25,9 +25,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def problem(
-    shape, activation="relu", *, biased=True, samples=None, draws=None, seed=0, scale=1.0, dtype=torch.float64
-):
+def problem(shape, activation="relu", *, biased=True, samples=None, draws=None, seed=0, scale=1.0, dtype=torch.float64):
     """A pass of Gaussian weights, inputs and biases, with a target that serves both losses."""
     g, lead, n = generator(seed), draws or (), () if samples is None else (samples,)
     weights = [scale * torch.randn(*lead, b, a, generator=g, **DOUBLE) for a, b in itertools.pairwise(shape)]
@@ -35,7 +33,7 @@ def problem(
     x = torch.randn(*lead, *n, shape[0], generator=g, **DOUBLE)
     target = torch.randn(*lead, *n, shape[-1], generator=g, **DOUBLE).softmax(-1)
     weights, biases = [w.to(dtype) for w in weights], biases and [b.to(dtype) for b in biases]
-    run = curvature.forward(weights, x.to(dtype), biases=biases, activation=activation, samples=samples is not None)
+    run = feedforward.forward(weights, x.to(dtype), biases=biases, activation=activation, samples=samples is not None)
     return run, target.to(dtype)
 
 
@@ -94,10 +92,10 @@ def test_derivatives_of_losses_are_those_of_autograd(loss):
         torch.randn(5, generator=generator(), **DOUBLE),
         torch.randn(5, generator=generator(1), **DOUBLE).softmax(-1),
     )
-    close(curvature.loss_gradient(z, t, loss), torch.func.grad(curvature.loss_value)(z, t, loss), rtol=1e-12)
+    close(feedforward.loss_gradient(z, t, loss), torch.func.grad(feedforward.loss_value)(z, t, loss), rtol=1e-12)
     close(
-        curvature.loss_hessian(z, t, loss),
-        torch.autograd.functional.hessian(lambda v: curvature.loss_value(v, t, loss), z),
+        feedforward.loss_hessian(z, t, loss),
+        torch.autograd.functional.hessian(lambda v: feedforward.loss_value(v, t, loss), z),
         rtol=1e-12,
     )
 
@@ -105,7 +103,7 @@ def test_derivatives_of_losses_are_those_of_autograd(loss):
 def test_cross_entropy_is_that_of_torch_for_class_numbers():
     z, t = torch.randn(7, 4, generator=generator(), **DOUBLE), torch.tensor([0, 3, 1, 2, 2, 0, 3])
     expected = torch.nn.functional.cross_entropy(z, t, reduction="none")
-    close(curvature.loss_value(z, t, "cross_entropy"), expected, rtol=1e-12)
+    close(feedforward.loss_value(z, t, "cross_entropy"), expected, rtol=1e-12)
 
 
 # The pass
@@ -115,18 +113,18 @@ def test_cross_entropy_is_that_of_torch_for_class_numbers():
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_jacobians_are_those_of_autograd(shape, activation):
     run, _ = problem(shape, activation)
-    found = curvature.output_jacobians(run)
+    found = feedforward.output_jacobians(run)
 
     def above(layer):
         def network(z):
             rest = run.weights[layer:], z, run.biases[layer:]
-            return curvature.forward(rest[0], rest[1], biases=rest[2], activation=activation).z[-1] if rest[0] else z
+            return feedforward.forward(rest[0], rest[1], biases=rest[2], activation=activation).z[-1] if rest[0] else z
 
         return network
 
     for layer in every_layer(run):
         close(found[layer - 1], torch.autograd.functional.jacobian(above(layer), run.z[layer]), rtol=1e-12)
-        product = found[layer - 1] @ curvature.layer_jacobian(run, layer)
+        product = found[layer - 1] @ feedforward.layer_jacobian(run, layer)
         close(product, torch.autograd.functional.jacobian(above(layer - 1), run.z[layer - 1]), rtol=1e-12)
 
 
@@ -169,7 +167,7 @@ def test_a_batch_of_draws_equals_its_draws(samples, activation):
 
 def test_weights_with_draws_take_one_input_for_all():
     run, t = problem((3, 4, 2), draws=(5,))
-    shared = curvature.forward(run.weights, run.z[0][0], biases=run.biases, activation="relu")
+    shared = feedforward.forward(run.weights, run.z[0][0], biases=run.biases, activation="relu")
     assert shared.draws == (5,)
     left, right = curvature.kronecker_factors(shared, t, 1)
     assert left.shape == (5, 4, 4) and right.shape == (5, 3)
@@ -187,7 +185,7 @@ def test_exact_form_is_the_form_of_the_dense_hessian(activation, loss, samples):
     for seed, shape in enumerate(WIDTHS):
         run, t = problem(shape, activation, samples=samples, seed=seed)
         for layer in every_layer(run):
-            block = curvature.dense_layer_hessian(run, t, layer, loss=loss)
+            block = hessian_products.dense_layer_hessian(run, t, layer, loss=loss)
             g = directions(run, layer, 6)
             expected = torch.einsum("ki,ij,kj->k", g.flatten(1), block, g.flatten(1))
             close(curvature.exact_form(run, t, layer, g, loss=loss), expected, rtol=1e-9, atol=1e-12)
@@ -201,10 +199,10 @@ def test_layer_gradient_is_that_of_autograd(loss, samples):
 
         def value(weight, layer=layer):
             weights = [*run.weights[: layer - 1], weight, *run.weights[layer:]]
-            other = curvature.forward(
+            other = feedforward.forward(
                 weights, run.z[0], biases=run.biases, activation=run.activations, samples=run.samples
             )
-            return curvature.loss_value(other.z[-1], t, loss).mean()
+            return feedforward.loss_value(other.z[-1], t, loss).mean()
 
         weight = run.weights[layer - 1]
         expected = torch.autograd.functional.jacobian(value, weight)
@@ -226,9 +224,7 @@ def test_forms_are_quadratic_and_the_kept_one_is_never_negative(shape, activatio
     for layer in every_layer(run):
         g = directions(run, layer, seed=seed)
         for form in (curvature.kept_form, curvature.exact_form):
-            close(
-                form(run, t, layer, factor * g, loss=loss), factor**2 * form(run, t, layer, g, loss=loss), atol=1e-10
-            )
+            close(form(run, t, layer, factor * g, loss=loss), factor**2 * form(run, t, layer, g, loss=loss), atol=1e-10)
         assert curvature.kept_form(run, t, layer, g, loss=loss) >= 0
 
 
@@ -252,7 +248,7 @@ def test_a_perfect_fit_neglects_nothing_under_squared_loss():
 def test_scalar_tanh_has_the_hessian_of_calculus():
     # L = ½ (tanh(w x) − t)², so L″ in w is x² (f′² + (f − t) f″).
     w, x, t = (torch.tensor(v, **DOUBLE) for v in (0.7, 1.3, -0.4))
-    run = curvature.forward([w.reshape(1, 1)], x.reshape(1), activation="tanh")
+    run = feedforward.forward([w.reshape(1, 1)], x.reshape(1), activation="tanh")
     f, one = torch.tanh(w * x), torch.ones(1, 1, **DOUBLE)
     slope = 1 - f**2
     close(curvature.kept_form(run, t.reshape(1), 1, one), x**2 * slope**2, rtol=1e-14)
@@ -270,7 +266,7 @@ def test_layer_hessian_norm_is_that_of_the_dense_hessian(activation, loss, sampl
     for seed, shape in enumerate(WIDTHS):
         run, t = problem(shape, activation, biased=biased, samples=samples, seed=seed)
         for layer in every_layer(run):
-            expected = spectral(curvature.dense_layer_hessian(run, t, layer, loss=loss))
+            expected = spectral(hessian_products.dense_layer_hessian(run, t, layer, loss=loss))
             close(curvature.layer_hessian_norm(run, t, layer, loss=loss), expected)
 
 
@@ -281,8 +277,8 @@ def test_lanczos_norm_is_that_of_the_dense_hessian(activation, loss, samples):
     for seed, shape in enumerate(WIDTHS):
         run, t = problem(shape, activation, samples=samples, seed=seed)
         for layer in every_layer(run):
-            expected = spectral(curvature.dense_layer_hessian(run, t, layer, loss=loss))
-            close(curvature.lanczos_norm(run, t, layer, loss=loss, generator=generator()), expected)
+            expected = spectral(hessian_products.dense_layer_hessian(run, t, layer, loss=loss))
+            close(hessian_products.lanczos_norm(run, t, layer, loss=loss, generator=generator()), expected)
 
 
 @pytest.mark.parametrize("activation", PIECEWISE)
@@ -292,7 +288,7 @@ def test_the_whole_block_is_a_kronecker_product_without_curvature(activation, lo
         run, t = problem(shape, activation, seed=seed)
         for layer in every_layer(run):
             left, right = curvature.kronecker_factors(run, t, layer, loss=loss)
-            expected = curvature.dense_layer_hessian(run, t, layer, loss=loss)
+            expected = hessian_products.dense_layer_hessian(run, t, layer, loss=loss)
             close(torch.kron(left, torch.outer(right, right)), expected, atol=1e-12)
 
 
@@ -304,7 +300,7 @@ def test_the_exact_block_of_one_sample_is_a_kronecker_product_for_every_activati
         for layer in every_layer(run):
             left = curvature.preactivation_hessian(run, t, layer, loss=loss)
             z = run.z[layer - 1]
-            expected = curvature.dense_layer_hessian(run, t, layer, loss=loss)
+            expected = hessian_products.dense_layer_hessian(run, t, layer, loss=loss)
             close(torch.kron(left, torch.outer(z, z)), expected, atol=1e-12)
 
 
@@ -323,8 +319,8 @@ def test_kept_norm_is_that_of_the_mean_of_kronecker_products(samples, loss):
 def test_operator_is_the_dense_hessian(activation):
     run, t = problem((3, 4, 2), activation, samples=3)
     for layer in every_layer(run):
-        operator = curvature.layer_hessian_operator(run, t, layer, loss="cross_entropy")
-        block = curvature.dense_layer_hessian(run, t, layer, loss="cross_entropy")
+        operator = hessian_products.layer_hessian_operator(run, t, layer, loss="cross_entropy")
+        block = hessian_products.dense_layer_hessian(run, t, layer, loss="cross_entropy")
         assert operator.shape == tuple(block.shape) and operator.dtype == block.numpy().dtype
         close(operator @ torch.eye(len(block), **DOUBLE).numpy(), block, atol=1e-12)
 
@@ -332,7 +328,7 @@ def test_operator_is_the_dense_hessian(activation):
 def test_orthogonal_networks_have_unit_norm_for_unit_input():
     weights = inits.network((8,) * 31, "orthogonal", generator=inits.generators(4))
     x = torch.nn.functional.normalize(torch.randn(8, generator=generator(), **DOUBLE), dim=0)
-    run = curvature.forward(weights, x)
+    run = feedforward.forward(weights, x)
     for layer in (1, 15, 30):
         norms = curvature.layer_hessian_norm(run, torch.zeros(8, **DOUBLE), layer)
         close(norms, torch.ones(4), rtol=1e-12)
@@ -342,7 +338,7 @@ def test_orthogonal_networks_have_unit_norm_for_unit_input():
 @given(st.lists(st.floats(0.2, 3), min_size=1, max_size=6), st.floats(0.1, 5), st.data())
 def test_a_linear_chain_of_scalars_has_the_squared_product_of_the_others(chain, x, data):
     layer = data.draw(st.integers(1, len(chain)))
-    run = curvature.forward([torch.tensor([[w]], **DOUBLE) for w in chain], torch.tensor([x], **DOUBLE))
+    run = feedforward.forward([torch.tensor([[w]], **DOUBLE) for w in chain], torch.tensor([x], **DOUBLE))
     expected = (x * math.prod(chain) / chain[layer - 1]) ** 2
     close(curvature.layer_hessian_norm(run, torch.zeros(1, **DOUBLE), layer), torch.tensor(expected, **DOUBLE), 1e-12)
 
@@ -351,7 +347,7 @@ def test_a_linear_chain_of_scalars_has_the_squared_product_of_the_others(chain, 
 @given(widths, seeds, st.floats(0.1, 10))
 def test_the_norm_is_quadratic_in_the_input_of_a_network_without_biases(shape, seed, factor):
     run, t = problem(shape, "relu", biased=False, seed=seed)
-    scaled = curvature.forward(run.weights, factor * run.z[0], activation="relu")
+    scaled = feedforward.forward(run.weights, factor * run.z[0], activation="relu")
     for layer in every_layer(run):
         expected = factor**2 * curvature.layer_hessian_norm(run, t, layer)
         close(curvature.layer_hessian_norm(scaled, t, layer), expected)
@@ -375,10 +371,10 @@ def test_a_linear_network_multiplies_by_the_second_moment_of_the_samples():
 
 def test_a_dead_layer_has_no_hessian():
     weights = [torch.ones(3, 2, **DOUBLE), torch.ones(2, 3, **DOUBLE)]
-    run = curvature.forward(weights, -torch.ones(2, **DOUBLE), activation="relu")
+    run = feedforward.forward(weights, -torch.ones(2, **DOUBLE), activation="relu")
     t = torch.ones(2, **DOUBLE)
     assert curvature.layer_hessian_norm(run, t, 1) == 0
-    assert curvature.lanczos_norm(run, t, 1, generator=generator()) == 0
+    assert hessian_products.lanczos_norm(run, t, 1, generator=generator()) == 0
 
 
 def test_float32_agrees_with_float64():
@@ -389,8 +385,8 @@ def test_float32_agrees_with_float64():
             norm = curvature.layer_hessian_norm(single, t32, layer, kept=True)
             assert norm.dtype == torch.float32
             close(norm.double(), curvature.layer_hessian_norm(run, t, layer, kept=True), rtol=1e-4)
-            found = curvature.lanczos_norm(single, t32, layer, generator=generator())
-            close(found, curvature.lanczos_norm(run, t, layer, generator=generator()), rtol=1e-3)
+            found = hessian_products.lanczos_norm(single, t32, layer, generator=generator())
+            close(found, hessian_products.lanczos_norm(run, t, layer, generator=generator()), rtol=1e-3)
             g = directions(run, layer)
             form = curvature.exact_form(single, t32, layer, g.float())
             assert form.dtype == torch.float32
@@ -413,23 +409,23 @@ def test_forward_names_what_is_wrong():
         ([1.0, 2.0], "x must be a torch.Tensor, got x of type list"),
     ]:
         with bad(message):
-            curvature.forward(w, x_bad)
+            feedforward.forward(w, x_bad)
     with bad("x must have shape (..., n, 2), got x of shape (2,)"):
-        curvature.forward(w, x, samples=True)
+        feedforward.forward(w, x, samples=True)
     with bad("samples must be True or False, got samples=3"):
-        curvature.forward(w, x, samples=3)
+        feedforward.forward(w, x, samples=3)
     with bad("weights must chain, W_l of shape (..., d_l, d_(l-1)), got weights of shapes [(3, 2), (3, 2)]"):
-        curvature.forward([w[0], w[0]], x)
+        feedforward.forward([w[0], w[0]], x)
     with bad("activation must be one of leaky_relu, linear, relu, sigmoid, softplus, tanh, got activation='gelu'"):
-        curvature.forward(w, x, activation="gelu")
+        feedforward.forward(w, x, activation="gelu")
     with bad("activation must be one name, or one for each of the 2 layers, got activation=('relu',)"):
-        curvature.forward(w, x, activation=("relu",))
+        feedforward.forward(w, x, activation=("relu",))
     with bad("biases must be None, or one vector for each of the 2 layers, got biases=[]"):
-        curvature.forward(w, x, biases=[])
+        feedforward.forward(w, x, biases=[])
     with bad("biases[b_2] must have shape (..., 2), got biases[b_2] of shape (3,)"):
-        curvature.forward(w, x, biases=[torch.ones(3, **DOUBLE)] * 2)
+        feedforward.forward(w, x, biases=[torch.ones(3, **DOUBLE)] * 2)
     with bad("weights, biases and x must have leading axes that broadcast"):
-        curvature.forward([torch.ones(4, 3, 2, **DOUBLE), w[1]], torch.ones(5, 2, **DOUBLE))
+        feedforward.forward([torch.ones(4, 3, 2, **DOUBLE), w[1]], torch.ones(5, 2, **DOUBLE))
 
 
 def test_layer_functions_name_what_is_wrong():
@@ -438,7 +434,7 @@ def test_layer_functions_name_what_is_wrong():
         with bad(f"layer must be an integer between 1 and 2, got layer={layer!r}"):
             curvature.layer_hessian_norm(run, t, layer)
     with bad("run must be the Pass that forward() returns, got run=3"):
-        curvature.layer_jacobian(3, 1)
+        feedforward.layer_jacobian(3, 1)
     with bad("loss must be one of cross_entropy, squared, got loss='hinge'"):
         curvature.layer_gradient(run, t, 1, loss="hinge")
     with bad("target must have shape (..., 2), got target of shape (3,)"):
@@ -446,24 +442,48 @@ def test_layer_functions_name_what_is_wrong():
     with bad("target must be probabilities that sum to one"):
         curvature.kronecker_factors(run, torch.ones(2, **DOUBLE), 1, loss="cross_entropy")
     with bad("target must be class numbers from 0 to 1, got target=2"):
-        curvature.loss_value(run.z[-1], torch.tensor(2), "cross_entropy")
+        feedforward.loss_value(run.z[-1], torch.tensor(2), "cross_entropy")
     with bad("g must have shape (..., 3, 2) like W_1, got g of shape (2, 3)"):
         curvature.kept_form(run, t, 1, torch.ones(2, 3, **DOUBLE))
     with bad("g must have the dtype of the weights, torch.float64, got g of dtype torch.float32"):
         curvature.exact_form(run, t, 1, torch.ones(3, 2))
     with bad("tol must be a number of at least 0, got tol=-1"):
-        curvature.lanczos_norm(run, t, 1, generator=generator(), tol=-1)
+        hessian_products.lanczos_norm(run, t, 1, generator=generator(), tol=-1)
     with bad("generator must be a torch.Generator, got generator=0"):
-        curvature.lanczos_norm(run, t, 1, generator=0)
+        hessian_products.lanczos_norm(run, t, 1, generator=0)
     with bad("kept must be True or False, got kept=1"):
         curvature.layer_hessian_norm(run, t, 1, kept=1)
 
 
 def test_operators_are_of_one_draw():
     run, t = problem((2, 3, 2), draws=(4,))
-    for function in (curvature.layer_hessian_operator, curvature.dense_layer_hessian):
+    for function in (hessian_products.layer_hessian_operator, hessian_products.dense_layer_hessian):
         with bad("run must be a pass of one draw, without leading axes: use run.draw(...), got run=(4,)"):
             function(run, t, 1)
     for index in (4, (0, 0), "0"):
         with bad("index must be one integer for each of the leading axes (4,)"):
             run.draw(index)
+
+
+# Closed forms at large width
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_all_layer_norms_at_once_are_those_of_the_layers(activation):
+    run, target = problem((3, 5, 4, 2), activation, draws=(3,))
+    each = [curvature.layer_hessian_norm(run, target, layer) for layer in (1, 2, 3)]
+    torch.testing.assert_close(curvature.layer_norms(run), torch.stack(each))
+
+
+def test_one_input_a_draw_is_asked_for_where_samples_have_no_norm_of_their_own():
+    run, _ = problem((3, 4, 2), "relu", samples=5)
+    with bad("run must be a pass of one input a draw"):
+        curvature.layer_norms(run)
+
+
+def test_predicted_norms_by_hand():
+    # He's relu keeps the signal, and one linear layer over one projection has the edge (1 + √½)² of Marchenko-Pastur.
+    assert predicted_norms.signal_factor("he_normal", 7, "relu") == pytest.approx(1)
+    assert predicted_norms.predicted_norm("he_normal", 2, 2, 7, "relu") == pytest.approx(1)
+    expected = 2 * (1 + 0.5**0.5) ** 2
+    assert predicted_norms.predicted_norm("he_normal", 2, 1, 7, "relu") == pytest.approx(expected)

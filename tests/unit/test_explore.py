@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firststep import explore
-from firststep.explore import Control, Explorable, Outcome
+from firststep.book import explore
+from firststep.book.explore import Control, Explorable, Outcome
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

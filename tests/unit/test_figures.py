@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firststep import figures
+from firststep.book import explore, figures
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 WORDS = {"alt": "a line that rises", "caption": "The line rises.", "seeds": "0–9", "dtype": "float64"}
@@ -194,13 +194,13 @@ def test_a_figure_without_words_is_not_shown(shown, name, value):
     assert shown == []
 
 
-def test_provenance_names_seeds_scale_dtype_and_tolerance(monkeypatch):
+def test_the_conditions_name_seeds_scale_dtype_and_tolerance(monkeypatch):
     monkeypatch.setenv("FIRSTSTEP_SCALE", "smoke")
-    assert figures.provenance(seeds="0–3", dtype="float32") == "Seeds 0–3; smoke scale; float32."
+    assert figures.conditions(seeds="0–3", dtype="float32") == "Seeds 0–3; smoke scale; float32."
 
 
 def test_a_vega_chart_gets_the_ink_of_the_page_and_no_background():
-    spec = figures.vega_theme(alt.Chart(alt.NamedData("d")).mark_point().encode(x="a:Q")).to_dict()
+    spec = explore.vega_theme(alt.Chart(alt.NamedData("d")).mark_point().encode(x="a:Q")).to_dict()
     assert spec["config"]["background"] == "transparent"
     assert spec["config"]["axis"]["labelColor"] == spec["config"]["legend"]["titleColor"] == figures._INK
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from firststep import data, inits, linear, spectra
+from firststep import inits, linear, linear_tasks, spectra
 from firststep.linear import Moments
 
 F64 = torch.float64
@@ -425,9 +425,9 @@ def test_the_projection_is_idempotent_and_leaves_its_start_alone(widths, number,
 
 
 def test_projected_steps_stay_on_the_plateau_that_round_off_leaves():
-    data_ = data.linear_task(20, 10, 40, generator=seed(0), whitened=True)
+    data_ = linear_tasks.linear_task(20, 10, 40, generator=seed(0), whitened=True)
     start = [w / 2 for w in inits.prescribed_rank((20, 15, 10), 2, aligned=False, generator=seed(1))]
-    moments = Moments.whitened(data_.yx)
+    moments = Moments.whitened(data_.moments.yx)
     run = {"step_size": 0.1, "steps": 1_500, "measure": {"p": linear.product}, "every": 1_500}
     free = linear.gradient_descent(start, moments, **run)
     held = linear.gradient_descent(start, moments, **run, constrain=linear.project_onto_reachable(start, rtol=1e-9))
@@ -456,3 +456,8 @@ def test_a_run_keeps_the_dtype_of_its_start(dtype):
     moments = Moments.whitened(randn(2, 4).to(dtype))
     run = linear.gradient_descent(weights, moments, step_size=0.1, steps=2, measure={"p": linear.product})
     assert {w.dtype for w in run.weights} == {run["p"].dtype} == {dtype}
+
+
+def test_a_cadence_never_lists_its_iterations():
+    due = linear._cadence(3, 2**40)
+    assert due(0) and due(2**40) and due(3 * 2**30) and not due(3 * 2**30 + 1)

@@ -12,7 +12,7 @@ from torch import nn
 from firststep import inits, nets
 
 few = settings(max_examples=25)
-activations = st.sampled_from(sorted(nets.ACTIVATIONS))
+activations = st.sampled_from(sorted(nets.MODULES))
 FUNCTIONS = {"relu": torch.relu, "tanh": torch.tanh, "linear": lambda x: x}
 schemes = st.sampled_from([*inits.INITIALIZERS, "torch_default"])
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firststep import claims, explore, panels
-from firststep.panels import full_rank, imbalance
+from firststep.book import claims, explore, panels
+from firststep.book.panels import full_rank, imbalance
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 PANELS = panels.every_panel()

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firststep import curvature as second_order
-from firststep import inits
-from firststep.panels import curvature
+from firststep import hessian_products, inits
+from firststep.book.panels import curvature
 
 few = settings(max_examples=20, deadline=None)
 
@@ -97,7 +97,7 @@ def test_layer_norms_are_those_of_the_dense_hessian_blocks(depth, width, scheme,
     for layer in range(1, depth + 1):
         torch.testing.assert_close(norms[layer - 1], second_order.layer_hessian_norm(run, target, layer))
         for seed in range(2):
-            dense = second_order.dense_layer_hessian(run.draw(seed), target[seed], layer)
+            dense = hessian_products.dense_layer_hessian(run.draw(seed), target[seed], layer)
             exact = torch.linalg.eigvalsh(dense).abs().max()
             torch.testing.assert_close(norms[layer - 1, seed], exact, rtol=1e-8, atol=1e-14)
 
@@ -151,7 +151,7 @@ def test_known_mid_layer_norms_of_the_rule_at_width_64():
         (lambda: curvature.simulate_depth_and_scheme(5, 1, "He", "relu"), "width must be an integer between 2 and 256"),
         (lambda: curvature.simulate_depth_and_scheme(5, 9, "he", "relu"), "scheme must be one of"),
         (lambda: curvature.simulate_depth_and_scheme(5, 9, "He", "tanh"), "activation must be one of"),
-        (lambda: curvature.edge(-1, 0.5), "pairs must be an integer of at least 0"),
+        (lambda: curvature.edge(-1, 0.5), "pairs must be a non-negative integer"),
         (lambda: curvature.edge(2, 0.0), r"kept must be in \(0, 1\]"),
         (lambda: curvature.predicted_norm("He", 3, 4, 8, "relu"), "layer must be an integer between 1 and 3"),
         (lambda: curvature.signal_factor("He", 0, "relu"), "width must be a positive integer"),

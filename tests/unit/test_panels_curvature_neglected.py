@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from firststep.panels.curvature import simulate_neglected_term as simulate
+from firststep.book.panels.curvature import simulate_neglected_term as simulate
 
 
 def medians(**values):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from firststep.panels import imbalance
+from firststep.book.panels import imbalance
 
 
 @pytest.mark.parametrize("product", ["along", "against", "random"])

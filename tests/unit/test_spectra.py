@@ -298,3 +298,15 @@ def test_traces_of_a_matrix_in_a_batch_are_those_that_it_has_alone():
         torch.testing.assert_close(spectra.frobenius_change(batch)[index], spectra.frobenius_change(alone))
         for all_of_them, one in zip(spectra.regularity_terms(batch), spectra.regularity_terms(alone), strict=True):
             torch.testing.assert_close(all_of_them[index], one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(3, 5, 8), (3, 8, 5), (2, 30, 40), (2, 40, 30), (2, 30, 200), (25, 25), (24, 24)])
+def test_every_way_to_the_singular_values_counts_the_same(shape, dtype):
+    generator = torch.Generator("cpu").manual_seed(0)
+    *lead, m, n = shape
+    left, right = (torch.randn(*lead, *s, generator=generator, dtype=dtype) for s in ((m, 3), (3, n)))
+    a = left @ right
+    assert torch.equal(spectra.numerical_rank(a), torch.linalg.matrix_rank(a))
+    assert torch.equal(spectra.numerical_rank(a.mT), spectra.numerical_rank(a))
+    assert torch.equal(spectra.numerical_rank(a.requires_grad_()), spectra.numerical_rank(a.detach()))

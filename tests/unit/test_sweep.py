@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firststep import provenance, sweep
+from firststep.book import provenance, sweep
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -95,9 +95,7 @@ def test_the_key_is_sha256_of_the_compact_json_with_sorted_names_as_the_recorded
     assert sweep.key({"b": [1, 2.5], "a": "γ"}) == written[:16]
 
 
-@pytest.mark.parametrize(
-    "value", [math.inf, math.nan, {1, 2}, 1j, torch.ones(2), torch.float64, b"bytes"], ids=str
-)
+@pytest.mark.parametrize("value", [math.inf, math.nan, {1, 2}, 1j, torch.ones(2), torch.float64, b"bytes"], ids=str)
 def test_parameters_that_are_not_json_are_refused_before_anything_runs(value, tmp_path):
     with pytest.raises(ValueError, match="parameters must be JSON without infinity and nan, got"):
         sweep.key({"x": value})

@@ -187,7 +187,7 @@ BAD = [
     (lambda: PROBLEM.split([torch.ones(3, 9, **DOUBLE)]), "weights must be"),
     (lambda: two_layer.level(start(5, 4, 2)), r"hidden width of at least max\(r, m\) = max\(5, 2\)"),
     (lambda: two_layer.level(start(2, 3, 4)), r"hidden width of at least max\(r, m\) = max\(2, 4\)"),
-    (lambda: two_layer.imbalance([torch.ones(2, 2, **DOUBLE)]), "weights must be two layers"),
+    (lambda: two_layer.imbalance([torch.ones(2, 2, **DOUBLE)]), "weights must be 2 layers"),
     (lambda: two_layer.gaussian_start((5, 4), 1.0, 1.0, generator=RANDOM), "widths must be three positive"),
     (lambda: two_layer.gaussian_start((5, 0, 4), 1.0, 1.0, generator=RANDOM), "widths must be"),
     (lambda: two_layer.gaussian_start((5, 4, 3), 0.0, 1.0, generator=RANDOM), "std_inner must be a positive"),

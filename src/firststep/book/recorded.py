@@ -1,0 +1,128 @@
+"""The long runs whose results the book shows: ``make results`` computes what is missing in ``results/``.
+
+python -m firststep.book.recorded            # every sweep
+python -m firststep.book.recorded rank_collapse/fig3a --workers 2
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from firststep import chain, checks, inits
+from firststep.book import claims, sweep
+
+TAUS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+WIDTHS = (8, 16, 32, 64, 128, 256)
+STRENGTHS = ("inf", 1.0, 0.1)  # γ; JSON has no infinity
+MEASURES = {
+    "soft_rank": lambda state: state.soft_rank(TAUS),
+    "stable_rank": chain.State.stable_rank,
+    "frobenius": chain.State.frobenius,
+    "regularity_terms": chain.State.regularity_terms,
+}
+
+
+def depth_average(
+    gamma: float | str, d: int, law: str, depth: int, burn_in: int, every: int, blocks: int, seed: int, dtype: str
+) -> dict:
+    """Depth averages of the normalized linear chain from Gaussian inputs with N = d.
+
+    Args:
+        gamma: γ, a number or ``"inf"``.
+        d: width and number of samples.
+        law: of the weights, a key of :data:`firststep.chain.LAWS`.
+        depth: layers averaged over.
+        burn_in: layers before them.
+        every: layers between two measurements.
+        blocks: parts of the average, for its error.
+        seed: of inputs and weights.
+        dtype: ``float32`` or ``float64``.
+
+    Returns:
+        ``taus``; block averages of each measure, ``(blocks,)`` or ``(blocks, …)``, as nested lists; and
+        ``microseconds_per_layer``, measuring included.
+
+    Raises:
+        ValueError: as :func:`firststep.chain.depth_average`, or an unknown dtype.
+    """
+    kind = getattr(torch, checks.one_of("dtype", dtype, ("float32", "float64")))
+    g = inits.generator(seed, device="cpu")  # recorded runs are the same on every machine
+    x = torch.randn(d, d, generator=g, dtype=kind, device=g.device)
+    started = time.perf_counter()
+    found = chain.depth_average(
+        chain.Chain(gamma=float(gamma), law=law),
+        x,
+        depth=depth,
+        generator=g,
+        measure=MEASURES,
+        every=every,
+        burn_in=burn_in,
+        blocks=blocks,
+    )
+    spent = (time.perf_counter() - started) / (depth + burn_in)
+    averages = {name: values[:, 0].tolist() for name, values in found.blocks.items()}
+    return {"taus": list(TAUS), **averages, "microseconds_per_layer": round(spent * 1e6, 1)}
+
+
+# Figure 3a averages over 10⁶ layers from the first on, γ and widths as there; float32, which the page checks against
+# float64. One layer in twenty is measured: neighbours hardly differ, and eigenvalues cost more than a layer.
+FIG3A = sweep.grid(
+    d=WIDTHS[::-1], gamma=STRENGTHS, law=["gaussian"], depth=[1_000_000], burn_in=[0], every=[20], blocks=[50],
+    seed=[0], dtype=["float32"],
+)  # fmt: skip
+# Figures 8 and 9, Lemma 13 and Theorem 14 speak of the invariant law: 10⁵ layers after a burn-in. The theorem asks for
+# weights of bounded support and small γ; γ = ∞ is in the runs above.
+INVARIANT = sweep.grid(
+    d=WIDTHS, gamma=[1.0, 0.1], law=["uniform"], depth=[100_000], burn_in=[5_000], every=[20], blocks=[20],
+    seed=[0, 1, 2, 3, 4], dtype=["float64"],
+)  # fmt: skip
+SWEEPS: dict[str, tuple[Callable[..., dict], list[dict]]] = {
+    "rank_collapse/fig3a": (depth_average, FIG3A),
+    "rank_collapse/invariant": (depth_average, INVARIANT),
+}
+
+
+def folder(name: str) -> Path:
+    """Where the results of a sweep lie.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    return claims.root() / "results" / checks.one_of("name", name, SWEEPS)
+
+
+def load(name: str) -> pd.DataFrame:
+    """The recorded runs of a sweep, one a row: a column for each parameter, each result, and ``seconds``.
+
+    Raises:
+        ValueError: unknown name, a damaged file, or runs of the grid that are not recorded yet.
+    """
+    wanted = {sweep.key(point) for point in SWEEPS[checks.one_of("name", name, SWEEPS)][1]}
+    found = {sweep.key(r["parameters"]): r for r in sweep.load(folder(name))}
+    if missing := len(wanted - set(found)):
+        raise ValueError(f"results/{name} must hold every run of its grid, got {missing} missing: run make results")
+    records = [found[one] for one in wanted]
+    rows = [{**r["parameters"], **r["result"], "seconds": r["provenance"]["seconds"]} for r in records]
+    table = pd.DataFrame(rows).astype({"gamma": float})
+    return table.sort_values(["gamma", "d", "seed"], ignore_index=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Compute the recorded runs that are missing in results/.")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(SWEEPS)}; all if none is given")
+    parser.add_argument("--workers", type=int, default=1, help="processes, one core each")
+    chosen = parser.parse_args(arguments)
+    if unknown := sorted(set(chosen.names) - set(SWEEPS)):
+        parser.error(f"name must be one of {', '.join(SWEEPS)}, got {', '.join(unknown)}")
+    for name in chosen.names or SWEEPS:
+        where = folder(name)
+        run, points = SWEEPS[name]
+        sweep.sweep(run, points, where, workers=chosen.workers)
+
+
+if __name__ == "__main__":
+    main()

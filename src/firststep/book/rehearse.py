@@ -1,0 +1,260 @@
+"""A rehearsal of the ``gpu`` scale on whatever device there is: every page at full size, with few repetitions.
+
+    python -m firststep.book.rehearse                    # every page, into results/rehearsal.md; make rehearse
+    python -m firststep.book.rehearse book/imbalance/rate.ipynb
+
+Sizes (:func:`firststep.scale.pick`) are those of the ``gpu`` scale, repetitions (:func:`firststep.scale.count`) those
+of ``smoke``. So a page that builds and runs here also builds and runs in full; what it needs is printed: seconds, the
+largest memory, and what a full run would take on this device. That estimate multiplies the seconds of each cell by
+gpu/smoke for every count that the cell reaches by name, also through the functions it calls. Counts of experiments
+that one cell runs one after the other are multiplied as if they were nested, so it errs upwards.
+"""
+
+import argparse
+import ast
+import json
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import nbformat
+import torch
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from tqdm import tqdm
+from traitlets.config import Config
+
+from firststep import checks
+from firststep.book import claims, provenance
+
+_PROLOGUE = """
+import resource as _resource
+import torch as _torch
+_available = {available}
+if _available and not _torch.cuda.is_available():  # CUDA reserves addresses without using them
+    _resource.setrlimit(_resource.RLIMIT_AS, (_available, _available))
+"""
+_EPILOGUE = """
+import json as _json
+import sys as _sys
+_unit = 1 if _sys.platform == "darwin" else 1024  # of ru_maxrss
+print(_json.dumps({
+    "ram": _resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss * _unit,
+    "gpu": _torch.cuda.max_memory_allocated() if _torch.cuda.is_available() else 0,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What one page needed.
+
+    Attributes:
+        page: path below the root of the checkout.
+        seconds: of the rehearsal.
+        full: seconds that a run of the ``gpu`` scale would take on this device, an upper estimate.
+        ram: largest resident memory, in bytes.
+        gpu: largest memory that torch allocated on the GPU, in bytes; 0 without one.
+        error: the last line of the error that ended the page, or ``None``.
+    """
+
+    page: str
+    seconds: float
+    full: float
+    ram: int
+    gpu: int
+    error: str | None
+
+
+def pages(root: Path) -> list[Path]:
+    """Notebooks that compute something at a scale of their own, in order of their paths."""
+    found = sorted(path for path in (root / "book").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+    return [path for path in found if "scale." in path.read_text(encoding="utf-8")]
+
+
+def rehearse(path: Path, root: Path, *, available: int | None = None, timeout: int = 3_600) -> Rehearsal:
+    """Run one page at the sizes of the ``gpu`` scale with the counts of ``smoke``.
+
+    Args:
+        path: a notebook.
+        root: the checkout.
+        available: bytes of address space that the page may use on the CPU; an array that does not fit is then an
+            error at once instead of a machine that swaps. ``None`` sets no limit.
+        timeout: seconds a cell.
+
+    Raises:
+        ValueError: no such notebook.
+    """
+    checks.require(path.is_file() and path.suffix == ".ipynb", "path", str(path), "a notebook")
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    factors = growth([cell.source for cell in code])
+    first = nbformat.v4.new_code_cell(_PROLOGUE.format(available=available))
+    notebook.cells = [first, *notebook.cells, nbformat.v4.new_code_cell(_EPILOGUE)]
+    error = None
+    with tempfile.TemporaryDirectory(prefix="fs-") as sockets:  # on disk: nothing listens on TCP
+        local = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}})
+        place = {"metadata": {"path": str(path.parent)}}
+        client = NotebookClient(notebook, config=local, kernel_name="python3", timeout=timeout, resources=place)
+        try:
+            client.execute(env={**os.environ, "FIRSTSTEP_SCALE": "gpu", "FIRSTSTEP_REHEARSE": "1"})
+        except CellExecutionError as failure:
+            error = f"{failure.ename}: {failure.evalue}"
+    seconds = [_seconds(cell) for cell in code]
+    memory = json.loads(notebook.cells[-1].outputs[0].text) if error is None else {"ram": 0, "gpu": 0}
+    full = sum(time * factor for time, factor in zip(seconds, factors, strict=True))
+    return Rehearsal(path.relative_to(root).as_posix(), sum(seconds), full, **memory, error=error)
+
+
+def growth(cells: list[str]) -> list[float]:
+    """By what factor each cell of a page grows from a rehearsal to a full run, as an upper estimate.
+
+    Args:
+        cells: the sources of the page's code cells, in order.
+
+    Returns:
+        One factor a cell: the product of gpu/smoke over the counts that its own statements reach, directly or through
+        functions and lambdas that the page defines. A count that is only given a name costs nothing where it is named.
+    """
+    trees = [ast.parse(_plain(cell)) for cell in cells]
+    counts = {name: ratio for tree in trees for name, ratio in _named_counts(tree)}
+    functions = {name: body for tree in trees for name, body in _definitions(tree)}
+
+    def reached(nodes: list[ast.AST], seen: set[str]) -> set[str]:
+        names = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} - seen
+        found = names & set(counts)
+        for name in names & set(functions):
+            found |= reached([functions[name]], seen | names)
+        return found
+
+    factors = []
+    for tree in trees:
+        run = [node for node in tree.body if not _only_names(node)]
+        factor = 1.0
+        for name in reached(run, set()):
+            factor *= counts[name]
+        for node in run:
+            for call in ast.walk(node):
+                factor *= _ratio(call) or 1.0
+        factors.append(factor)
+    return factors
+
+
+def _plain(source: str) -> str:
+    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+
+
+def _ratio(node: ast.AST) -> float | None:
+    """gpu/smoke of a call of ``scale.count``; ``None`` for everything else."""
+    good = isinstance(node, ast.Call) and ast.unparse(node.func) == "scale.count"
+    if not good:
+        return None
+    values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+    return values["gpu"] / values["smoke"]
+
+
+def _named_counts(node: ast.AST):
+    """Names that are given a count, with its ratio: ``seeds = scale.count(…)``, also in pairs and inside ``range``."""
+    for assignment in ast.walk(node):
+        if isinstance(assignment, ast.Assign) and _only_names(assignment):
+            target, value = assignment.targets[0], assignment.value
+            pairs = zip(target.elts, value.elts, strict=True) if _both_tuples(target, value) else [(target, value)]
+            for name, given in pairs:
+                ratios = [r for call in ast.walk(given) if (r := _ratio(call)) is not None]
+                if isinstance(name, ast.Name) and ratios:
+                    yield name.id, max(ratios)
+
+
+def _only_names(node: ast.AST) -> bool:
+    """Whether a statement defines a function, or gives a count a name and computes nothing."""
+    if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Lambda):
+        calls = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+        return calls <= {"scale.count", "scale.pick", "range", "inits.generators"}
+    return isinstance(node, ast.FunctionDef | ast.Assign)
+
+
+def _both_tuples(target: ast.AST, value: ast.AST) -> bool:
+    return isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts)
+
+
+def _definitions(tree: ast.AST):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield node.name, node
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    yield target.id, node.value
+
+
+def _seconds(cell: nbformat.NotebookNode) -> float:
+    times = cell.metadata.get("execution", {})
+    if "shell.execute_reply" not in times:
+        return 0.0
+    start, end = (datetime.fromisoformat(times[key]) for key in ("iopub.execute_input", "shell.execute_reply"))
+    return (end - start).total_seconds()
+
+
+def _available() -> int | None:
+    """Bytes of memory that are free now; ``None`` where the system does not say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Run every page at the sizes of the gpu scale, repeated once.")
+    parser.add_argument("pages", nargs="*", type=Path, metavar="page", help="notebooks; all if none is given")
+    chosen = parser.parse_args(arguments)
+    root = claims.root()
+    available = _available()
+    paths = [path.resolve() for path in chosen.pages] or pages(root)
+    print(f"{'page':44s} {'seconds':>8s} {'RAM, GB':>8s} {'GPU, GB':>8s} {'full run, at most':>18s}")
+    found = []
+    for path in tqdm(paths, unit="page", disable=None):
+        found.append(rehearse(path, root, available=available))
+        tqdm.write(line(found[-1]))
+    failed = any(one.error is not None for one in found)
+    if not (chosen.pages or failed):
+        (root / "results" / "rehearsal.md").write_text(table(found), encoding="utf-8")
+    return 1 if failed else 0
+
+
+def line(found: Rehearsal) -> str:
+    """One row of the table that :func:`main` prints."""
+    if found.error is not None:
+        return f"{found.page:44s} {found.seconds:8.0f}  failed: {found.error}"
+    memory = f"{found.ram / 1e9:8.1f} {found.gpu / 1e9:8.1f}"
+    return f"{found.page:44s} {found.seconds:8.0f} {memory} {duration(found.full):>18s}"
+
+
+def table(found: list[Rehearsal]) -> str:
+    """All rows as Markdown, which the page ``reproduce`` includes, and what they were measured on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"one core of {platform.machine()}, no GPU"
+    head = "| page | rehearsal | memory | full run on this device, at most |\n|---|---:|---:|---:|\n"
+    rows = (
+        f"| {one.page.removeprefix('book/').removesuffix('.ipynb')} | {duration(one.seconds)} "
+        f"| {max(one.ram, one.gpu) / 1e9:.1f} GB | {duration(one.full)} |\n"
+        for one in found
+    )
+    total = sum(one.seconds for one in found), sum(one.full for one in found)
+    last = f"| all pages, one after the other | {duration(total[0])} | | {duration(total[1])} |\n"
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
+    return f"{head}{''.join(rows)}{last}\nMeasured by `make rehearse` on {device}; {versions}.\n"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    for size, unit in ((3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

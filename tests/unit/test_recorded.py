@@ -1,0 +1,74 @@
+"""The recorded long runs: their grids, their files, and what they compute."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from firststep import chain, inits
+from firststep.book import claims, recorded, sweep
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+@pytest.mark.parametrize("name", recorded.SWEEPS)
+def test_a_sweep_is_named_by_chapter_and_run_and_its_points_are_distinct(name):
+    chapter, run = name.split("/")
+    assert (claims.root() / "book" / chapter).is_dir() and run.isidentifier()
+    points = recorded.SWEEPS[name][1]
+    assert len({sweep.key(point) for point in points}) == len(points)
+
+
+@pytest.mark.parametrize("name", recorded.SWEEPS)
+def test_every_run_of_the_grid_is_recorded_and_nothing_else(name):
+    points = recorded.SWEEPS[name][1]
+    assert len(recorded.load(name)) == len(points)
+    assert {path.stem for path in recorded.folder(name).glob("*.json")} == {sweep.key(point) for point in points}
+
+
+def test_a_table_has_numbers_where_json_has_words():
+    table = recorded.load("rank_collapse/fig3a")
+    assert table.gamma.max() == float("inf") and (table.seconds > 0).all()
+    assert table.sort_values(["gamma", "d", "seed"]).index.equals(table.index)
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    folder = tmp_path / "results" / "rank_collapse" / "invariant"
+    shutil.copytree(recorded.folder("rank_collapse/invariant"), folder)
+    monkeypatch.setattr(claims, "root", lambda: tmp_path)
+    return folder
+
+
+def test_a_run_that_is_missing_is_said_with_the_command_that_makes_it(copy):
+    next(copy.glob("*.json")).unlink()
+    with pytest.raises(ValueError, match=r"got 1 missing: run make results"):
+        recorded.load("rank_collapse/invariant")
+
+
+def test_a_damaged_file_is_named(copy):
+    damaged = next(copy.glob("*.json"))
+    damaged.write_text(damaged.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    with pytest.raises(ValueError, match=damaged.stem):
+        recorded.load("rank_collapse/invariant")
+
+
+def test_an_unknown_sweep_is_named_with_the_known_ones(capsys):
+    with pytest.raises(ValueError, match="rank_collapse/fig3a"):
+        recorded.folder("fig3a")
+    with pytest.raises(SystemExit):
+        recorded.main(["fig3a"])
+    assert "rank_collapse/fig3a" in capsys.readouterr().err
+
+
+def test_a_recorded_run_is_the_depth_average_of_the_chain():
+    found = recorded.depth_average(
+        gamma="inf", d=3, law="gaussian", depth=40, burn_in=5, every=5, blocks=2, seed=7, dtype="float64"
+    )
+    g = inits.generator(7, device="cpu")
+    x = torch.randn(3, 3, generator=g, dtype=torch.float64)
+    options = {"depth": 40, "burn_in": 5, "every": 5, "blocks": 2, "measure": recorded.MEASURES}
+    direct = chain.depth_average(chain.Chain(gamma=float("inf"), law="gaussian"), x, generator=g, **options)
+    assert found["stable_rank"] == direct.blocks["stable_rank"][:, 0].tolist()
+    assert json.loads(json.dumps(found)) == found

@@ -1,0 +1,82 @@
+"""The rehearsal of the gpu scale: what a cell would take in full, and pages that do not fit."""
+
+import nbformat
+import pytest
+
+from firststep.book import rehearse
+from firststep.book.rehearse import growth
+
+
+def notebook(folder, *cells):
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    path = folder / "page.ipynb"
+    nbformat.write(made, path)
+    return path
+
+
+def test_naming_a_count_costs_nothing_and_using_it_costs_its_ratio():
+    cells = ["seeds = scale.count(smoke=2, cpu=5, gpu=100)", "width = scale.pick(smoke=1, cpu=2, gpu=3)", "run(seeds)"]
+    assert growth(cells) == [1, 1, 50]
+
+
+def test_a_count_is_reached_through_the_functions_that_a_cell_calls():
+    cells = [
+        "steps = scale.count(smoke=10, cpu=100, gpu=1_000)",
+        "def train(w):\n    return descend(w, steps)",
+        "def grid():\n    return [train(w) for w in starts]",
+        "draw = lambda: train(0)",
+        "table = grid()",
+        "draw()",
+        "table.mean()",
+    ]
+    assert growth(cells) == [1, 1, 1, 1, 100, 100, 1]
+
+
+def test_counts_that_one_cell_reaches_multiply_and_each_counts_once():
+    cells = [
+        "seeds, steps = scale.count(smoke=1, cpu=2, gpu=3), scale.count(smoke=1, cpu=2, gpu=5)",
+        "run(seeds, steps, seeds)",
+        "for k in range(scale.count(smoke=2, cpu=2, gpu=8)):\n    run(k)",
+    ]
+    assert growth(cells) == [1, 15, 4]
+
+
+def test_a_count_inside_a_computation_that_gets_a_name_costs_its_ratio():
+    cells = ["x = draw(scale.count(smoke=1, cpu=2, gpu=7))", "seeds = range(scale.count(smoke=1, cpu=1, gpu=2))"]
+    assert growth(cells) == [7, 1]
+
+
+def test_functions_that_call_each_other_end():
+    assert growth(["def a():\n    return b()", "def b():\n    return a()", "a()"]) == [1, 1, 1]
+
+
+def test_a_rehearsal_has_the_sizes_of_the_gpu_scale_and_the_counts_of_smoke(tmp_path):
+    path = notebook(
+        tmp_path,
+        "from firststep import scale\nassert scale.rehearsing() and scale.pick(smoke=1, cpu=2, gpu=3) == 3",
+        "seeds = scale.count(smoke=1, cpu=2, gpu=3)\nassert seeds == 1",
+    )
+    found = rehearse.rehearse(path, tmp_path)
+    assert found.error is None and found.ram > 10**7 and found.page == "page.ipynb"
+
+
+def test_a_page_that_does_not_fit_ends_with_an_error_at_once(tmp_path):
+    path = notebook(tmp_path, "import torch", "torch.empty(2**36, device='cpu').fill_(1)")
+    found = rehearse.rehearse(path, tmp_path, available=16 * 2**30)
+    assert "allocate" in found.error and "failed: RuntimeError" in rehearse.line(found)
+
+
+def test_something_else_than_a_notebook_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="path must be a notebook"):
+        rehearse.rehearse(tmp_path / "none.ipynb", tmp_path)
+
+
+def test_the_table_has_a_row_a_page_and_a_total():
+    rows = [rehearse.Rehearsal(f"book/a/{name}.ipynb", 60.0, 600.0, 10**9, 0, None) for name in "bc"]
+    text = rehearse.table(rows)
+    assert "| a/b | 60 s | 1.0 GB | 10.0 min |" in text and "| 2.0 min | | 20.0 min |" in text
+
+
+@pytest.mark.parametrize("seconds, text", [(3, "3 s"), (119, "119 s"), (150, "2.5 min"), (9_000, "2.5 h")])
+def test_durations_read_well(seconds, text):
+    assert rehearse.duration(seconds) == text
