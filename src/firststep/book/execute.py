@@ -198,17 +198,19 @@ def _lines(notebook: NotebookNode) -> int:
 
 
 def _outcome(root: Path, docname: str, notebook: NotebookNode, socket: str, timeout: int) -> Outcome:
-    started, error = perf_counter(), None
+    started, error, begun = perf_counter(), None, []
     try:
-        run(notebook, (root / docname).parent, socket, timeout)
+        run(notebook, (root / docname).parent, socket, timeout, begun=begun)
     except FAILURES as failure:
-        error = f"{docname}: {_where(notebook)}: {_what(failure)}"
+        error = f"{docname}: code cell {len(begun)} of {_code_cells(notebook)}: {_what(failure)}"
     for cell in notebook.cells:  # the cache hashes what cells carry, so what was added here would hide the page from it
         cell.metadata.pop("execution", None)
     return Outcome(docname, perf_counter() - started, error)
 
 
-def run(notebook: NotebookNode, folder: Path, socket: str, timeout: int, **variables: str) -> None:
+def run(
+    notebook: NotebookNode, folder: Path, socket: str, timeout: int, *, begun: list[int] | None = None, **variables: str
+) -> None:
     """Execute a notebook in place, in a kernel that talks through local sockets: nothing listens on TCP.
 
     Args:
@@ -216,6 +218,7 @@ def run(notebook: NotebookNode, folder: Path, socket: str, timeout: int, **varia
         folder: working directory of the kernel.
         socket: beginning of the sockets' paths, which systems limit to about a hundred characters.
         timeout: seconds a cell.
+        begun: gets the index of each cell that is begun.
         **variables: of the kernel's environment, on top of this process's.
 
     Raises:
@@ -226,17 +229,12 @@ def run(notebook: NotebookNode, folder: Path, socket: str, timeout: int, **varia
     local = Config({"KernelManager": {"transport": "ipc", "ip": socket}})
     place = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, config=local, kernel_name="python3", timeout=timeout, resources=place)
+    client.on_cell_execute = lambda cell, cell_index: None if begun is None else begun.append(cell_index)
     client.execute(env={"OMP_NUM_THREADS": "1", **os.environ, **variables})
 
 
-def _where(notebook: NotebookNode) -> str:
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    run = [
-        number
-        for number, cell in enumerate(code, start=1)
-        if "iopub.execute_input" in cell.metadata.get("execution", {})
-    ]
-    return f"code cell {max(run, default=1)} of {len(code)}"
+def _code_cells(notebook: NotebookNode) -> int:
+    return sum(cell.cell_type == "code" for cell in notebook.cells)
 
 
 def _what(failure: Exception) -> str:

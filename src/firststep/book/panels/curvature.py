@@ -183,7 +183,10 @@ def _ratios(weight_scale: float, bias_scale: float, depth: int, activation: str)
     """|neglected| / kept, ``(depth, draws)``; zero where the derivative of a dead relu net vanishes."""
     generators = inits.generators(DRAWS)
     weights = [weight_scale * w for w in inits.network((WIDTH,) * (depth + 1), "xavier_normal", generator=generators)]
-    draw = [[torch.randn(WIDTH, generator=g, dtype=torch.float64) for g in generators] for _ in range(depth + 2)]
+    draw = [
+        [torch.randn(WIDTH, generator=g, dtype=torch.float64, device=g.device) for g in generators]
+        for _ in range(depth + 2)
+    ]
     x, target, *units = (torch.stack(part) for part in draw)
     biases = [weight_scale * bias_scale * b for b in units]
     run = feedforward.forward(weights, x, biases=biases, activation=activation)
