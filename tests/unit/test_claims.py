@@ -201,6 +201,14 @@ def test_a_record_is_compared_with_its_pin_from_the_scale_on_that_its_claim_need
     assert bool(claims.drift(claims.ledger(), found)) is judged
 
 
+def test_the_command_that_ends_the_notebooks_run_fails_with_a_sentence_where_a_verdict_drifted(book, capsys):
+    claims.write(record())
+    assert claims.main() == 0
+    claims.write(record(verdict="refuted"))
+    assert claims.main() == 1
+    assert "toy.algebra: measured 'refuted'" in capsys.readouterr().err
+
+
 # Evidence that is none
 
 

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from firststep.book.panels import collinearity
 from firststep.book.panels import rank_collapse as panel
 from firststep.lyapunov import gaussian_exponents
 
@@ -172,31 +173,31 @@ def singular_values(outcome, index):
 
 def test_two_rows_without_skip_connections_are_neutral():
     """E log|C| = 0 for a Cauchy variable C; its logarithm has standard deviation π/2, here over 2,000 layers."""
-    assert abs(panel.transversal_exponent(math.inf, 2)) < 4 * math.pi / 2 / 2_000**0.5
-    assert "neutral" in panel.simulate_collinearity(**NEAR | {"d": 2}).prediction
+    assert abs(collinearity.transversal_exponent(math.inf, 2)) < 4 * math.pi / 2 / 2_000**0.5
+    assert "neutral" in collinearity.simulate_collinearity(**NEAR | {"d": 2}).prediction
 
 
 def test_without_skip_connections_a_wide_layer_has_the_exponent_of_the_levy_law():
     wide = 0.5 * (math.log(64) + math.log(4 / math.pi) + 0.5772156649)
-    assert panel.transversal_exponent(math.inf, 64) == pytest.approx(wide, abs=0.12)
+    assert collinearity.transversal_exponent(math.inf, 64) == pytest.approx(wide, abs=0.12)
 
 
 def test_two_rows_and_a_weak_branch_have_the_exponent_gamma_squared():
-    assert panel.transversal_exponent(0.2, 2) == pytest.approx(0.04, abs=0.03)
+    assert collinearity.transversal_exponent(0.2, 2) == pytest.approx(0.04, abs=0.03)
 
 
 @pytest.mark.parametrize("normalization", ["batch norm", "none"])
 def test_without_a_random_branch_no_singular_value_moves(normalization):
-    assert panel.transversal_exponent(0.0, 16) == pytest.approx(0, abs=1e-12)
-    outcome = panel.simulate_collinearity(**NEAR | {"gamma": "0", "normalization": normalization})
-    for index in range(1, panel.DRAWN + 1):
+    assert collinearity.transversal_exponent(0.0, 16) == pytest.approx(0, abs=1e-12)
+    outcome = collinearity.simulate_collinearity(**NEAR | {"gamma": "0", "normalization": normalization})
+    for index in range(1, collinearity.DRAWN + 1):
         values = singular_values(outcome, index)
         assert list(values.values()) == pytest.approx([values[0]] * len(values), rel=1e-6)
     assert outcome.survived is False
 
 
 def test_nearly_collinear_inputs_start_with_one_singular_value_that_holds_all_and_end_with_a_smaller_one():
-    outcome = panel.simulate_collinearity(**NEAR)
+    outcome = collinearity.simulate_collinearity(**NEAR)
     largest, second = (singular_values(outcome, k) for k in (1, 2))
     assert largest[0] == pytest.approx(4, rel=1e-9)  # √d: the squares add up to d
     assert second[0] < 3e-6 and second[40] > 1 and largest[40] < 3.9
@@ -204,22 +205,22 @@ def test_nearly_collinear_inputs_start_with_one_singular_value_that_holds_all_an
 
 
 def test_the_dashed_line_starts_at_the_spread_and_ends_at_one_or_at_the_last_layer():
-    fast = panel.simulate_collinearity(**NEAR).tables["growth"]
-    slow = panel.simulate_collinearity(**NEAR | {"gamma": "0.1", "spread": "1e-12"}).tables["growth"]
-    rate = panel.transversal_exponent(math.inf, 16)
+    fast = collinearity.simulate_collinearity(**NEAR).tables["growth"]
+    slow = collinearity.simulate_collinearity(**NEAR | {"gamma": "0.1", "spread": "1e-12"}).tables["growth"]
+    rate = collinearity.transversal_exponent(math.inf, 16)
     assert fast["sigma"] == pytest.approx([1e-6, 1.0]) and fast["depth"][1] == pytest.approx(6 * math.log(10) / rate)
     assert slow["depth"] == [0, 40] and slow["sigma"][1] < 1
 
 
 def test_without_normalization_the_samples_stay_nearly_collinear():
-    outcome = panel.simulate_collinearity(**NEAR | {"normalization": "none"})
+    outcome = collinearity.simulate_collinearity(**NEAR | {"normalization": "none"})
     assert max(singular_values(outcome, 2).values()) < 1e-4 and outcome.survived is False
 
 
 def test_exactly_collinear_inputs_and_spread_out_ones_are_no_test_of_the_claim():
-    exact = panel.simulate_collinearity(**NEAR | {"spread": "0"})
+    exact = collinearity.simulate_collinearity(**NEAR | {"spread": "0"})
     assert singular_values(exact, 2)[0] < 1e-14 and exact.survived is None and "round-off" in exact.verdict
-    assert panel.simulate_collinearity(**NEAR | {"spread": "1"}).survived is None
+    assert collinearity.simulate_collinearity(**NEAR | {"spread": "1"}).survived is None
 
 
 @pytest.mark.parametrize(
@@ -230,11 +231,17 @@ def test_exactly_collinear_inputs_and_spread_out_ones_are_no_test_of_the_claim()
         (lambda: panel.simulate_soft_rank(**SOFT | {"depth": 0}), "depth must be an integer between 1 and 1000"),
         (lambda: panel.simulate_soft_rank(**SOFT | {"tau": 1.0}), r"tau must be in \[0, 1\), got tau=1.0"),
         (lambda: panel.simulate_soft_rank(**SOFT | {"setting": "all"}), "setting must be one of"),
-        (lambda: panel.simulate_collinearity(**NEAR | {"spread": "2"}), "spread must be one of"),
-        (lambda: panel.simulate_collinearity(**NEAR | {"d": 65}), "d must be an integer between 2 and 64, got d=65"),
-        (lambda: panel.simulate_collinearity(**NEAR | {"normalization": "layer"}), "normalization must be one of"),
-        (lambda: panel.transversal_exponent(math.inf, 1), "d must be an integer of at least 2, got d=1"),
-        (lambda: panel.transversal_exponent(-1.0, 4), "gamma must be a number of at least 0"),
+        (lambda: collinearity.simulate_collinearity(**NEAR | {"spread": "2"}), "spread must be one of"),
+        (
+            lambda: collinearity.simulate_collinearity(**NEAR | {"d": 65}),
+            "d must be an integer between 2 and 64, got d=65",
+        ),
+        (
+            lambda: collinearity.simulate_collinearity(**NEAR | {"normalization": "layer"}),
+            "normalization must be one of",
+        ),
+        (lambda: collinearity.transversal_exponent(math.inf, 1), "d must be an integer of at least 2, got d=1"),
+        (lambda: collinearity.transversal_exponent(-1.0, 4), "gamma must be a number of at least 0"),
     ],
 )
 def test_the_other_panels_refuse_what_they_cannot_run(call, message):

@@ -8,6 +8,7 @@ half is ``_build/verdicts/<id>.json``, one record a claim, written by :func:`set
 import html
 import json
 import re
+import sys
 import time
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
@@ -297,3 +298,15 @@ def _seconds_since_last() -> float:
     now = time.perf_counter()
     seconds, _started = now - _started, now
     return round(seconds, 3)
+
+
+def main() -> int:
+    """Compare the records of the last runs with their pins: ``python -m firststep.book.claims``."""
+    sentences = drift(ledger(), {id: record for id, record in records().items() if id in ledger()})
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+    return 1 if sentences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

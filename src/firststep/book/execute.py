@@ -202,7 +202,7 @@ def _outcome(root: Path, docname: str, notebook: NotebookNode, socket: str, time
     try:
         run(notebook, (root / docname).parent, socket, timeout, begun=begun)
     except FAILURES as failure:
-        error = f"{docname}: code cell {len(begun)} of {_code_cells(notebook)}: {_what(failure)}"
+        error = f"{docname}: code cell {len(begun)} of {_code_cells(notebook)}: {what(failure)}"
     for cell in notebook.cells:  # the cache hashes what cells carry, so what was added here would hide the page from it
         cell.metadata.pop("execution", None)
     return Outcome(docname, perf_counter() - started, error)
@@ -237,7 +237,8 @@ def _code_cells(notebook: NotebookNode) -> int:
     return sum(cell.cell_type == "code" for cell in notebook.cells)
 
 
-def _what(failure: Exception) -> str:
+def what(failure: Exception) -> str:
+    """One line for one of ``FAILURES``."""
     if isinstance(failure, CellExecutionError):
         return f"{failure.ename}: {failure.evalue}"
     return " ".join(str(failure).split())

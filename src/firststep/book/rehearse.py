@@ -23,13 +23,10 @@ from pathlib import Path
 
 import nbformat
 import torch
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
-from traitlets.config import Config
 
 from firststep import checks
-from firststep.book import claims, provenance
+from firststep.book import claims, execute, provenance
 
 _PROLOGUE = """
 import resource as _resource
@@ -95,15 +92,13 @@ def rehearse(path: Path, root: Path, *, available: int | None = None, timeout: i
     factors = growth([cell.source for cell in code])
     first = nbformat.v4.new_code_cell(_PROLOGUE.format(available=available))
     notebook.cells = [first, *notebook.cells, nbformat.v4.new_code_cell(_EPILOGUE)]
-    error = None
-    with tempfile.TemporaryDirectory(prefix="fs-") as sockets:  # on disk: nothing listens on TCP
-        local = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/k"}})
-        place = {"metadata": {"path": str(path.parent)}}
-        client = NotebookClient(notebook, config=local, kernel_name="python3", timeout=timeout, resources=place)
+    error, begun = None, []
+    with tempfile.TemporaryDirectory(prefix="fs-") as sockets:
+        variables = {"FIRSTSTEP_SCALE": "gpu", "FIRSTSTEP_REHEARSE": "1"}
         try:
-            client.execute(env={**os.environ, "FIRSTSTEP_SCALE": "gpu", "FIRSTSTEP_REHEARSE": "1"})
-        except CellExecutionError as failure:
-            error = f"{failure.ename}: {failure.evalue}"
+            execute.run(notebook, path.parent, f"{sockets}/k", timeout, begun=begun, **variables)
+        except execute.FAILURES as failure:
+            error = f"code cell {len(begun) - 1}: {execute.what(failure)}"  # the first is ours
     seconds = [_seconds(cell) for cell in code]
     memory = json.loads(notebook.cells[-1].outputs[0].text) if error is None else {"ram": 0, "gpu": 0}
     full = sum(time * factor for time, factor in zip(seconds, factors, strict=True))

@@ -1,4 +1,4 @@
-"""The book's explorables, one module a chapter, each with its ``PANELS``: a name, and the function that makes it."""
+"""The book's explorables, by chapter, each module with its ``PANELS``: a name, and the function that makes it."""
 
 import pkgutil
 from collections.abc import Callable
