@@ -63,7 +63,7 @@ def test_a_rehearsal_has_the_sizes_of_the_gpu_scale_and_the_counts_of_smoke(tmp_
 def test_a_page_that_does_not_fit_ends_with_an_error_at_once(tmp_path):
     path = notebook(tmp_path, "import torch", "torch.empty(2**36, device='cpu').fill_(1)")
     found = rehearse.rehearse(path, tmp_path, available=16 * 2**30)
-    assert "allocate" in found.error and "failed: RuntimeError" in rehearse.line(found)
+    assert "allocate" in found.error and "failed: code cell 2: RuntimeError" in rehearse.line(found)
 
 
 def test_something_else_than_a_notebook_is_refused(tmp_path):
@@ -80,3 +80,8 @@ def test_the_table_has_a_row_a_page_and_a_total():
 @pytest.mark.parametrize("seconds, text", [(3, "3 s"), (119, "119 s"), (150, "2.5 min"), (9_000, "2.5 h")])
 def test_durations_read_well(seconds, text):
     assert rehearse.duration(seconds) == text
+
+
+def test_a_page_whose_kernel_dies_is_a_row_that_names_the_cell(tmp_path):
+    found = rehearse.rehearse(notebook(tmp_path, "import os", "os._exit(1)"), tmp_path)
+    assert found.error == "code cell 2: Kernel died"
