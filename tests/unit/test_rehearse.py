@@ -85,3 +85,8 @@ def test_durations_read_well(seconds, text):
 def test_a_page_whose_kernel_dies_is_a_row_that_names_the_cell(tmp_path):
     found = rehearse.rehearse(notebook(tmp_path, "import os", "os._exit(1)"), tmp_path)
     assert found.error == "code cell 2: Kernel died"
+
+
+def test_a_panel_is_drawn_under_a_memory_limit_although_its_renderer_reserves_more_addresses(tmp_path):
+    cell = "import vl_convert as v\nlen(v.vegalite_to_svg({'mark': 'point', 'data': {'values': [{}]}})) > 0"
+    assert rehearse.rehearse(notebook(tmp_path, cell), tmp_path, available=8 * 2**30).error is None

@@ -32,8 +32,8 @@ _PROLOGUE = """
 import resource as _resource
 import torch as _torch
 _available = {available}
-if _available and not _torch.cuda.is_available():  # CUDA reserves addresses without using them
-    _resource.setrlimit(_resource.RLIMIT_AS, (_available, _available))
+if _available and not _torch.cuda.is_available():  # of data: CUDA and V8 reserve addresses without using them
+    _resource.setrlimit(_resource.RLIMIT_DATA, (_available, _available))
 """
 _EPILOGUE = """
 import json as _json
@@ -79,7 +79,7 @@ def rehearse(path: Path, root: Path, *, available: int | None = None, timeout: i
     Args:
         path: a notebook.
         root: the checkout.
-        available: bytes of address space that the page may use on the CPU; an array that does not fit is then an
+        available: bytes of data that the page may hold on the CPU; an array that does not fit is then an
             error at once instead of a machine that swaps. ``None`` sets no limit.
         timeout: seconds a cell.
 
