@@ -22,6 +22,7 @@ from firststep import checks
 
 SCALES = ("smoke", "cpu", "gpu")
 T = TypeVar("T")
+Count = TypeVar("Count", int, tuple[int, ...])
 
 
 def name() -> str:
@@ -45,15 +46,19 @@ def pick(*, smoke: T, cpu: T, gpu: T) -> T:
     return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[name()]
 
 
-def count(*, smoke: int, cpu: int, gpu: int) -> int:
+def count(*, smoke: Count, cpu: Count, gpu: Count) -> Count:
     """How often something is repeated: seeds, steps, draws. As :func:`pick`, but a rehearsal repeats as ``smoke`` does.
 
+    Each is a number, or a tuple of numbers that belongs to a list of sizes.
+
     Raises:
-        ValueError: a count that is not a positive integer.
+        ValueError: a count that is not a positive integer, or a tuple of them.
     """
     counts = {"smoke": smoke, "cpu": cpu, "gpu": gpu}
     for size, value in counts.items():
-        checks.positive_integer(size, value)
+        for one in value if isinstance(value, tuple) else (value,):
+            checks.positive_integer(size, one)
+        checks.require(value != (), size, value, "a positive integer, or a tuple of them")
     return counts["smoke" if rehearsing() else name()]
 
 

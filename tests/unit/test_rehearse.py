@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from firststep.book import rehearse
+from firststep.book import claims, rehearse
 from firststep.book.rehearse import growth
 
 
@@ -32,13 +32,40 @@ def test_a_count_is_reached_through_the_functions_that_a_cell_calls():
     assert growth(cells) == [1, 1, 1, 1, 100, 100, 1]
 
 
-def test_counts_that_one_cell_reaches_multiply_and_each_counts_once():
+def test_counts_that_one_statement_reaches_multiply_and_each_counts_once():
     cells = [
         "seeds, steps = scale.count(smoke=1, cpu=2, gpu=3), scale.count(smoke=1, cpu=2, gpu=5)",
         "run(seeds, steps, seeds)",
         "for k in range(scale.count(smoke=2, cpu=2, gpu=8)):\n    run(k)",
     ]
     assert growth(cells) == [1, 15, 4]
+
+
+def test_a_cell_grows_as_its_most_growing_statement():
+    cells = [
+        "a, b = scale.count(smoke=1, cpu=1, gpu=3), scale.count(smoke=1, cpu=1, gpu=5)",
+        "run(a)\nother(b)",
+        "for _ in range(a):\n    first(b)\n    second()",
+        "def both(n):\n    run(a)\n    return run(b)",
+        "both(2)",
+        "if a > 2:\n    run(b)\nelse:\n    run(a)",
+    ]
+    assert growth(cells) == [1, 5, 15, 1, 5, 15]
+
+
+def test_a_tuple_of_counts_grows_as_its_largest_can():
+    assert growth(["run(scale.count(smoke=(2, 4), cpu=(1, 2), gpu=(10, 40)))"]) == [20]
+
+
+def test_a_count_that_is_not_written_out_is_refused():
+    with pytest.raises(ValueError, match=r"written out in numbers, got scale\.count"):
+        growth(["scale.count(smoke=1, cpu=n, gpu=n)"])
+
+
+@pytest.mark.parametrize("page", rehearse.pages(claims.root()), ids=lambda page: page.stem)
+def test_every_page_says_how_it_grows(page):
+    cells = [cell.source for cell in nbformat.read(page, as_version=4).cells if cell.cell_type == "code"]
+    assert min(growth(cells)) >= 1
 
 
 def test_a_count_inside_a_computation_that_gets_a_name_costs_its_ratio():

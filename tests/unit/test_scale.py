@@ -45,6 +45,18 @@ def test_a_rehearsal_has_the_sizes_of_its_scale_and_the_counts_of_smoke(environm
     assert scale.pick(smoke=1, cpu=2, gpu=3) == value
 
 
+def test_a_list_of_sizes_has_a_tuple_of_counts(environment):
+    assert scale.count(smoke=(1, 1), cpu=(40, 20), gpu=(400, 200)) == (40, 20)
+    environment.setenv("FIRSTSTEP_REHEARSE", "1")
+    assert scale.count(smoke=(1, 2), cpu=(40, 20), gpu=(400, 200)) == (1, 2)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, "3", (), (4, 0), [4]])
+def test_a_count_that_is_none_is_named(wrong):
+    with pytest.raises(ValueError, match="gpu must be a positive integer"):
+        scale.count(smoke=1, cpu=2, gpu=wrong)
+
+
 def test_the_builder_runs_two_kernels_unless_told_otherwise(environment):
     assert scale.workers() == 2
     environment.setenv("FIRSTSTEP_WORKERS", "5")

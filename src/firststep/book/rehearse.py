@@ -6,14 +6,14 @@
 Sizes (:func:`firststep.scale.pick`) are those of the ``gpu`` scale, repetitions (:func:`firststep.scale.count`) those
 of ``smoke``. So a page that builds and runs here also builds and runs in full; what it needs is printed: seconds, the
 largest memory, and what a full run would take on this device. That estimate multiplies the seconds of each cell by
-gpu/smoke for every count that the cell reaches by name, also through the functions it calls. Counts of experiments
-that one cell runs one after the other are multiplied as if they were nested, so it errs upwards.
+gpu/smoke for every count that its most growing statement reaches, also through the functions it calls, as if counts
+of one expression were nested; so it errs upwards.
 """
 
 import argparse
 import ast
 import json
-import os
+import math
 import platform
 import sys
 import tempfile
@@ -22,6 +22,8 @@ from datetime import datetime
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import psutil
 import torch
 from tqdm import tqdm
 
@@ -112,31 +114,42 @@ def growth(cells: list[str]) -> list[float]:
         cells: the sources of the page's code cells, in order.
 
     Returns:
-        One factor a cell: the product of gpu/smoke over the counts that its own statements reach, directly or through
-        functions and lambdas that the page defines. A count that is only given a name costs nothing where it is named.
+        One factor a cell: that of the statement that grows most. A statement grows by the product of gpu/smoke over the
+        counts that it reaches, directly or through functions and lambdas that the page defines; a loop by what its
+        head reaches times what its body does. A count that is only given a name costs nothing where it is named.
+
+    Raises:
+        ValueError: a count whose numbers are not written out, so that they cannot be read without running the page.
     """
     trees = [ast.parse(_plain(cell)) for cell in cells]
     counts = {name: ratio for tree in trees for name, ratio in _named_counts(tree)}
     functions = {name: body for tree in trees for name, body in _definitions(tree)}
 
-    def reached(nodes: list[ast.AST], seen: set[str]) -> set[str]:
-        names = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} - seen
-        found = names & set(counts)
-        for name in names & set(functions):
-            found |= reached([functions[name]], seen | names)
-        return found
+    def block(statements: list[ast.AST], seen: frozenset[str]) -> float:
+        return max((statement(one, seen) for one in statements), default=1.0)
 
-    factors = []
-    for tree in trees:
-        run = [node for node in tree.body if not _only_names(node)]
-        factor = 1.0
-        for name in reached(run, set()):
-            factor *= counts[name]
-        for node in run:
-            for call in ast.walk(node):
-                factor *= _ratio(call) or 1.0
-        factors.append(factor)
-    return factors
+    def statement(node: ast.AST, seen: frozenset[str]) -> float:
+        if _only_names(node):
+            return 1.0
+        blocks = [getattr(node, field) for field in ("body", "orelse", "finalbody") if _is_block(node, field)]
+        inside = {inner for one in blocks for inner in one}
+        head = [child for child in ast.iter_child_nodes(node) if child not in inside] if blocks else [node]
+        return expression(head, seen) * max((block(one, seen) for one in blocks), default=1.0)
+
+    def expression(nodes: list[ast.AST], seen: frozenset[str]) -> float:
+        found = [inner for node in nodes for inner in ast.walk(node)]
+        names = {inner.id for inner in found if isinstance(inner, ast.Name)} - seen
+        direct = [ratio for inner in found if (ratio := _ratio(inner)) is not None]
+        named = [counts[name] for name in names & set(counts)]
+        called = [block(functions[name], seen | names) for name in names & set(functions)]
+        return math.prod([*direct, *named, *called])
+
+    return [block(tree.body, frozenset()) for tree in trees]
+
+
+def _is_block(node: ast.AST, field: str) -> bool:
+    """Whether that field of a node is a list of statements; the body of a lambda is an expression."""
+    return isinstance(getattr(node, field, None), list)
 
 
 def _plain(source: str) -> str:
@@ -144,12 +157,14 @@ def _plain(source: str) -> str:
 
 
 def _ratio(node: ast.AST) -> float | None:
-    """gpu/smoke of a call of ``scale.count``; ``None`` for everything else."""
-    good = isinstance(node, ast.Call) and ast.unparse(node.func) == "scale.count"
-    if not good:
+    """gpu/smoke of a call of ``scale.count``, of tuples the largest that can be; ``None`` for everything else."""
+    if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "scale.count"):
         return None
-    values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-    return values["gpu"] / values["smoke"]
+    try:
+        values = {keyword.arg: np.atleast_1d(ast.literal_eval(keyword.value)) for keyword in node.keywords}
+    except ValueError as error:
+        raise ValueError(f"a count must be written out in numbers, got {ast.unparse(node)}") from error
+    return float(values["gpu"].max() / values["smoke"].min())
 
 
 def _named_counts(node: ast.AST):
@@ -177,13 +192,14 @@ def _both_tuples(target: ast.AST, value: ast.AST) -> bool:
 
 
 def _definitions(tree: ast.AST):
+    """Functions and lambdas by name, with what they do: a list of statements, or of one expression."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            yield node.name, node
+            yield node.name, node.body
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
             for target in node.targets:
                 if isinstance(target, ast.Name):
-                    yield target.id, node.value
+                    yield target.id, [node.value.body]
 
 
 def _seconds(cell: nbformat.NotebookNode) -> float:
@@ -194,20 +210,12 @@ def _seconds(cell: nbformat.NotebookNode) -> float:
     return (end - start).total_seconds()
 
 
-def _available() -> int | None:
-    """Bytes of memory that are free now; ``None`` where the system does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run every page at the sizes of the gpu scale, repeated once.")
     parser.add_argument("pages", nargs="*", type=Path, metavar="page", help="notebooks; all if none is given")
     chosen = parser.parse_args(arguments)
     root = claims.root()
-    available = _available()
+    available = psutil.virtual_memory().available
     paths = [path.resolve() for path in chosen.pages] or pages(root)
     print(f"{'page':44s} {'seconds':>8s} {'RAM, GB':>8s} {'GPU, GB':>8s} {'full run, at most':>18s}")
     found = []
