@@ -73,6 +73,7 @@ lab: | $(READY)  ## open the book's notebooks in JupyterLab
 	$(PY) -m jupyterlab --ServerApp.root_dir=. book/intro.ipynb
 
 rehearse: | $(READY)  ## every page at the sizes of the gpu scale, with few repetitions, on whatever device there is
+	mkdir -p $(BUILD)  # else IPython says that its folder cannot be made
 	OMP_NUM_THREADS=$(THREADS) FIRSTSTEP_DEVICE= $(PY) -m firststep.book.rehearse
 
 bench: | $(READY)  ## benchmarks, side by side with what one would use instead
