@@ -16,7 +16,7 @@ MAKEFILE = """\
 SHELL := /bin/bash
 .ONESHELL:
 all:
-\t{python} program.py
+\t"{python}" program.py
 \ttrue
 """
 PROGRAM = """

@@ -79,7 +79,10 @@ def chromium() -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        # Playwright hides scrollbars unless told not to; readers see them.
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(FLAGS), ignore_default_args=["--hide-scrollbars"]
+        )
         yield browser
         browser.close()
 

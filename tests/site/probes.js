@@ -119,6 +119,17 @@ window.probes = (() => {
       .map((e) => `<${e.tagName.toLowerCase()} class="${e.getAttribute("class") ?? ""}"> ${brief(e, 60)}`);
   };
 
+  // Formulas that can be scrolled although every part of them is in sight.
+  const scrollingFormulas = () => all(".math, .math mjx-container").filter((box) => {
+    const style = getComputedStyle(box);
+    const scrolls = (overflow) => overflow === "auto" || overflow === "scroll";
+    const aside = scrolls(style.overflowX) && box.scrollWidth > box.clientWidth;
+    const down = scrolls(style.overflowY) && box.scrollHeight > box.clientHeight;
+    const formulas = [...box.querySelectorAll("mjx-math")].map((formula) => formula.getBoundingClientRect().width);
+    const room = box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    return down || (aside && Math.max(0, ...formulas) <= room);
+  }).map((box) => `${brief(box, 40)}: ${box.scrollWidth} in ${box.clientWidth}`);
+
   const controls = (section) => [...section.querySelectorAll(".controls :is(input, select)")];
 
   // The marks that can be seen, wherever they stand in the file: Vega keeps old ticks in front, and counts clips up.
@@ -170,7 +181,7 @@ window.probes = (() => {
   });
 
   return {
-    mathematics, leftovers, outputs, loneControls, pictures, faintText, ink, lost, move, sweep,
+    mathematics, leftovers, outputs, loneControls, pictures, faintText, ink, lost, move, scrollingFormulas, sweep,
     shows: (id) => shows(document.getElementById(id)),
   };
 })();

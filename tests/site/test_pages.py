@@ -5,6 +5,7 @@ from pathlib import Path
 
 import built_book
 import pytest
+from conftest import DESKTOP
 
 pytestmark = pytest.mark.site
 
@@ -117,6 +118,16 @@ def test_a_phone_shows_the_whole_width_of_the_page(visit):
     try:
         assert visit.probe("lost") == []
         assert visit.page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"] + 1
+    finally:
+        visit.page.set_viewport_size(desk)
+
+
+@pytest.mark.parametrize("width", [DESKTOP["width"], PHONE["width"]])
+def test_no_formula_scrolls_that_is_in_sight(visit, width: int):
+    desk = visit.page.viewport_size
+    visit.page.set_viewport_size({"width": width, "height": desk["height"]})
+    try:
+        assert visit.probe("scrollingFormulas") == []
     finally:
         visit.page.set_viewport_size(desk)
 
