@@ -23,7 +23,7 @@ BUILD := _build
 READY := $(VENV)/.ready
 BUILT := $(BUILD)/.built-$(SCALE)
 PAGES := $(shell find book -type f -not -path '*/.ipynb_checkpoints/*')
-SOURCES := _config.yml _toc.yml requirements.txt $(PAGES) $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*') $(wildcard results/*/*/*.json)
+SOURCES := _config.yml _toc.yml requirements.txt $(PAGES) $(shell find src -type f -not -name '*.pyc' -not -path '*.egg-info/*') $(wildcard results/*.md results/*/*/*.json)
 
 .DEFAULT_GOAL := help
 .PHONY: help book test unit notebooks site results rehearse lab bench lock lint clean scale
