@@ -119,15 +119,19 @@ window.probes = (() => {
       .map((e) => `<${e.tagName.toLowerCase()} class="${e.getAttribute("class") ?? ""}"> ${brief(e, 60)}`);
   };
 
-  // Formulas that can be scrolled although every part of them is in sight.
+  const sides = (style) => parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
+  const room = (block) => block.clientWidth - sides(getComputedStyle(block));
+
+  // Formulas that can be scrolled although their line has room for them.
   const scrollingFormulas = () => all(".math, .math mjx-container").filter((box) => {
     const style = getComputedStyle(box);
     const scrolls = (overflow) => overflow === "auto" || overflow === "scroll";
     const aside = scrolls(style.overflowX) && box.scrollWidth > box.clientWidth;
     const down = scrolls(style.overflowY) && box.scrollHeight > box.clientHeight;
-    const formulas = [...box.querySelectorAll("mjx-math")].map((formula) => formula.getBoundingClientRect().width);
-    const room = box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-    return down || (aside && Math.max(0, ...formulas) <= room);
+    const widths = [...box.querySelectorAll("mjx-math")].map((formula) => formula.getBoundingClientRect().width);
+    // A displayed formula shares its line with its number; an inline one may take a line of its own.
+    const line = box.matches("span.math") ? box.parentElement.closest("p, li, td, th, dd, div") : box;
+    return down || (aside && Math.max(0, ...widths) <= room(line) - sides(style));
   }).map((box) => `${brief(box, 40)}: ${box.scrollWidth} in ${box.clientWidth}`);
 
   const controls = (section) => [...section.querySelectorAll(".controls :is(input, select)")];

@@ -123,7 +123,7 @@ def test_a_phone_shows_the_whole_width_of_the_page(visit):
 
 
 @pytest.mark.parametrize("width", [DESKTOP["width"], PHONE["width"]])
-def test_no_formula_scrolls_that_is_in_sight(visit, width: int):
+def test_no_formula_scrolls_that_its_line_has_room_for(visit, width: int):
     desk = visit.page.viewport_size
     visit.page.set_viewport_size({"width": width, "height": desk["height"]})
     try:
