@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,8 @@ import yaml
 from IPython.display import display
 
 from firststep import checks, scale
-from firststep.book import provenance
+from firststep.book import evidence, provenance
+from firststep.book.evidence import Row
 
 VERDICTS = {
     "holds": "measured inside the stated assumptions, at the paper's own scale or for a statement without one",
@@ -26,6 +28,13 @@ VERDICTS = {
     "corrected": "false or undefined as printed, true after a repair that the page states and tests",
     "refuted": "a counterexample inside the stated assumptions is on the page",
     "inconclusive": "what was run cannot decide it; the page says what would",
+}
+HEADINGS = {
+    "printed": "The statement",
+    "repaired": "The repaired statement",
+    "ours": "The book's own prediction",
+    "control": "Control",
+    "decides_if": "Needed to decide",
 }
 _settled: set[str] = set()  # by this process
 _started = time.perf_counter()
@@ -43,6 +52,7 @@ class Claim:
     page: str | None
     needs: str
     pinned: str | None
+    uses: tuple[str, ...] = ()
 
     @property
     def chapter(self) -> str:
@@ -51,14 +61,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Record:
-    """What one run measured about one claim."""
+    """What one run measured about one claim: the rows by group, and where they come from."""
 
     id: str
     verdict: str
     prediction: str
-    measured: str
+    rows: dict[str, list[Row]]
     criterion: str
-    control: str
+    no_control: str | None
     repair: str | None
     reduced: str | None
     undecided: str | None
@@ -67,6 +77,29 @@ class Record:
     seeds: str
     seconds: float
     versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, content: dict) -> "Record":
+        """The record of what JSON holds.
+
+        Raises:
+            TypeError, ValueError, AttributeError: ``content`` is not what :func:`write` wrote.
+        """
+        rows = {
+            group: [Row(**row | {"bound": tuple(row["bound"])}) for row in given]
+            for group, given in content["rows"].items()
+        }
+        record = cls(**content | {"rows": rows})
+        checks.one_of("verdict", record.verdict, VERDICTS)
+        for group in record.rows:
+            checks.one_of("group", group, evidence.GROUPS)
+        return record
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """How many rows are met, and how many there are."""
+        all_rows = [row for given in self.rows.values() for row in given]
+        return sum(row.met for row in all_rows), len(all_rows)
 
 
 def root() -> Path:
@@ -94,14 +127,17 @@ def ledger(path: Path | None = None) -> dict[str, Claim]:
     keys = {f.name for f in fields(Claim)}
     claims: dict[str, Claim] = {}
     for entry in entries:
-        good = isinstance(entry, dict) and set(entry) == keys
-        checks.require(good, "entry", entry, f"a mapping with the keys {sorted(keys)}")
-        claim = Claim(**entry)
+        good = isinstance(entry, dict) and set(entry) | {"uses"} == keys
+        checks.require(good, "entry", entry, f"a mapping with the keys {sorted(keys)}, of which uses may be missing")
+        claim = Claim(**entry | {"uses": tuple(entry.get("uses", ()))})
         checks.require(claim.id not in claims, "id", claim.id, "unique in the ledger")
         checks.one_of("needs", claim.needs, scale.SCALES)
         if claim.pinned is not None:
             checks.one_of("pinned", claim.pinned, VERDICTS)
         claims[claim.id] = claim
+    for claim in claims.values():
+        unknown = [id for id in claim.uses if id not in claims or id == claim.id]
+        checks.require(not unknown, f"uses of {claim.id}", unknown, "ids of other claims")
     return claims
 
 
@@ -110,43 +146,36 @@ def papers() -> dict[str, dict]:
     return yaml.safe_load((root() / "book" / "claims.yml").read_text(encoding="utf-8"))["papers"]
 
 
-def verdict(
-    *,
-    printed: bool,
-    repaired: bool | None = None,
-    control_broke: bool | None,
-    reduced: str | None = None,
-    undecided: str | None = None,
-) -> str:
+def verdict(rows: Mapping[str, Sequence[Row]], *, reduced: str | None = None, undecided: str | None = None) -> str:
     """The verdict that follows from the evidence; nobody types one.
 
     Args:
-        printed: the statement as printed passed its criterion.
-        repaired: the repaired statement passed the same criterion; ``None`` if there is no repair.
-        control_broke: with an assumption dropped the same check failed, as it must; ``None`` if no control exists.
+        rows: by group of :data:`firststep.book.evidence.GROUPS`; without ``repaired`` there is no repair.
         reduced: how the run was smaller than the paper's, or ``None``.
         undecided: why the run cannot decide the claim, or ``None``.
 
     Returns:
-        A key of ``VERDICTS``. A check whose control did not break decides nothing.
+        A key of ``VERDICTS``. A check whose control is not met decides nothing, and ``ours`` does not count.
     """
-    if undecided or (control_broke is not None and not control_broke):  # numpy's False is not ``False``
+    met = {group: all(row.met for row in given) for group, given in rows.items()}
+    if undecided or not (met.get("control", True) and met.get("decides_if", True)):
         return "inconclusive"
-    if printed:
+    if met["printed"]:
         return "holds_reduced" if reduced else "holds"
-    return "corrected" if repaired else "refuted"
+    return "corrected" if rows.get("repaired") and met["repaired"] else "refuted"
 
 
 def settle(
     id: str,
     *,
     prediction: str,
-    measured: str,
-    printed: bool,
-    control: str,
-    control_broke: bool | None,
+    printed: Sequence[Row],
+    control: Sequence[Row] = (),
+    no_control: str | None = None,
     repair: str | None = None,
-    repaired: bool | None = None,
+    repaired: Sequence[Row] = (),
+    ours: Sequence[Row] = (),
+    decides_if: Sequence[Row] = (),
     reduced: str | None = None,
     undecided: str | None = None,
     seeds: str,
@@ -157,42 +186,43 @@ def settle(
     Args:
         id: as in the ledger, such as ``full_rank.lemma1``.
         prediction: what was predicted before the measurement, with its numbers.
-        measured: what was measured, with its numbers.
-        printed: as in :func:`verdict`.
-        control: which assumption was dropped and what happened, or why no control exists.
-        control_broke: as in :func:`verdict`.
+        printed: what the paper's statement requires; if every row is met, it holds.
+        control: what has to come out where an assumption is dropped, so that the check is seen to fail.
+        no_control: why there is none, where there is none.
         repair: the repaired statement, if there is one.
-        repaired: as in :func:`verdict`.
-        reduced: as in :func:`verdict`.
-        undecided: as in :func:`verdict`; below the scale that the ledger asks for it is filled in.
+        repaired: what the repaired statement requires.
+        ours: what the book predicts beyond the paper; shown, and never held against the paper.
+        decides_if: what the run must have reached to decide anything.
+        reduced: how the run was smaller than the paper's.
+        undecided: why no run of this size decides; below the scale that the ledger asks for it is filled in.
         seeds: which seeds were run.
         dtype: floating-point type, and tolerance where one matters.
 
     Raises:
-        ValueError: the id is not in the ledger; a repair is judged but not stated; what decides is neither true nor
-            false, such as nan; or, where the book is built, the claim was settled before.
+        ValueError: the id is not in the ledger; nothing is printed, or what is given is not rows; a repair is judged
+            but not stated; control and the reason for having none are both given or both missing; or, where the book
+            is built, the claim was settled before.
     """
     claims = ledger()
     checks.require(isinstance(id, str) and id in claims, "id", id, "an id of book/claims.yml")
-    checks.require((repair is None) == (repaired is None), "repair", repair, "given together with repaired")
+    checks.require((repair is None) == (not repaired), "repair", repair, "given together with repaired")
+    checks.require((no_control is None) == bool(control), "no_control", no_control, "given exactly without a control")
+    checks.require(bool(printed), "printed", printed, "at least one row")
     checks.require(not (scale.building() and id in _settled), "id", id, "settled once: its page settles it twice")
     claim = claims[id]
     if scale.SCALES.index(scale.name()) < scale.SCALES.index(claim.needs):
         undecided = f"run at {scale.name()} scale, which shows that the page works but settles nothing"
     if scale.rehearsing():
         undecided = "a rehearsal, which shows that the page runs at this size but settles nothing"
-    evidence = {
-        "printed": _true_or_false("printed", printed),
-        "repaired": repaired if repaired is None else _true_or_false("repaired", repaired),
-        "control_broke": control_broke if control_broke is None else _true_or_false("control_broke", control_broke),
-    }
+    groups = {"printed": printed, "repaired": repaired, "ours": ours, "control": control, "decides_if": decides_if}
+    rows = {group: evidence.rows(group, given) for group, given in groups.items() if given}
     record = Record(
         id=id,
-        verdict=verdict(**evidence, reduced=reduced, undecided=undecided),
+        verdict=verdict(rows, reduced=reduced, undecided=undecided),
         prediction=prediction,
-        measured=measured,
+        rows=rows,
         criterion=claim.criterion,
-        control=control,
+        no_control=no_control,
         repair=repair,
         reduced=reduced,
         undecided=undecided,
@@ -205,7 +235,7 @@ def settle(
     _settled.add(id)
     if not scale.rehearsing():
         write(record)
-    bundle = {"text/html": card(claim, record), "text/plain": f"{id}: {record.verdict}"}
+    bundle = {"text/html": card(claim, record), "text/plain": plain(record)}
     display(bundle, raw=True, metadata={"firststep": asdict(record)})
 
 
@@ -223,9 +253,8 @@ def records(folder: Path | None = None) -> dict[str, Record]:
     found = {}
     for path in sorted((folder or root() / "_build" / "verdicts").glob("*.json")):
         try:
-            record = Record(**json.loads(path.read_text(encoding="utf-8")))
-            checks.one_of("verdict", record.verdict, VERDICTS)
-        except (TypeError, ValueError) as error:
+            record = Record.read(json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise ValueError(f"record must be one that settle() wrote, got {path.name}: {error}") from error
         found[record.id] = record
     return found
@@ -247,24 +276,48 @@ def drift(claims: dict[str, Claim], found: dict[str, Record]) -> list[str]:
 
 def card(claim: Claim, record: Record) -> str:
     """The verdict as HTML: what a page shows where a claim is settled."""
-    rows = {
-        "Predicted": record.prediction,
-        "Measured": record.measured,
+    evidence_ = {group: _listed(group, given) for group, given in record.rows.items()}
+    beside = "".join(evidence_.pop(group, "") for group in ("control", "decides_if"))
+    asides = {"Repair": record.repair, "Predicted": record.prediction}
+    said = "".join(f"<p><b>{name}:</b> {typeset(text)}</p>" for name, text in asides.items() if text)
+    decided = {
+        "Claim": claim.statement,
         "Criterion": record.criterion,
-        "Control": record.control,
-        "Repair": record.repair,
+        "Control": record.no_control and f"none: {record.no_control}",
         "Scale": record.reduced,
         "Undecided": record.undecided,
+        "Run": f"{record.scale} scale, seeds {record.seeds}, {record.dtype}, {record.seconds:.1f} s",
+        "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
     }
-    body = "".join(f"<dt>{name}</dt><dd>{typeset(text)}</dd>" for name, text in rows.items() if text)
-    numbers = f"{record.scale} scale · {record.dtype} · seeds {record.seeds} · {record.seconds:.1f} s"
+    how = "".join(f"<dt>{name}</dt><dd>{typeset(text)}</dd>" for name, text in decided.items() if text)
     return (
         f'<section class="verdict {record.verdict}" id="{claim.id}" {marks(claim.id, record)} '
         f'aria-label="Verdict on {claim.id}">'
         f"<header>{badge(record.verdict)} <strong>{typeset(claim.title)}</strong> "
-        f"<code>{claim.id}</code> <span>{html.escape(claim.locator)}</span></header>"
-        f"<p>{typeset(claim.statement)}</p><dl>{body}</dl><footer>{html.escape(numbers)}</footer></section>"
+        f"<span>{html.escape(claim.locator)}</span></header>"
+        f"{said}"
+        f'<div class="evidence"><div>{"".join(evidence_.values())}</div><div>{beside}</div></div>'
+        f"<details><summary>How it was decided: {claim.id}</summary><dl>{how}</dl></details></section>"
     )
+
+
+def _listed(group: str, given: Sequence[Row]) -> str:
+    """A group of rows as a list with a mark before each."""
+    items = "".join(
+        f'<li class="{"met" if row.met else "missed"}"><span role="img" aria-label="{"met" if row.met else "missed"}">'
+        f"{'✓' if row.met else '✗'}</span> {typeset(row.what)}: "
+        f"<b>{typeset(evidence.worded(row.value, row.bound))}</b>, <i>{typeset(evidence.requirement(row))}</i></li>"
+        for row in given
+    )
+    return f"<p>{HEADINGS[group]}</p><ul>{items}</ul>"
+
+
+def plain(record: Record) -> str:
+    """The verdict as text, for whoever reads the notebook without a browser."""
+    lines = [f"{record.id}: {record.verdict}"]
+    for group, given in record.rows.items():
+        lines += [f"  {'✓' if row.met else '✗'} {group}: {evidence.sentence(row)}" for row in given]
+    return "\n".join(lines)
 
 
 def badge(verdict: str | None, marked: str = "") -> str:
@@ -283,14 +336,6 @@ def typeset(text: str) -> str:
     """Escape HTML and mark ``$…$`` for MathJax."""
     escaped = html.escape(text, quote=False)
     return re.sub(r"\$([^$]+)\$", r'<span class="math notranslate nohighlight">\\(\1\\)</span>', escaped)
-
-
-def _true_or_false(name: str, value: object) -> bool:
-    """A bool, or what numpy and torch compute instead of one; nan is neither true nor false."""
-    kind = getattr(value, "dtype", None)
-    single = kind is not None and getattr(value, "ndim", 0) == 0 and str(kind) in ("bool", "torch.bool")
-    checks.require(isinstance(value, bool) or single, name, value, "True or False")
-    return bool(value)
 
 
 def _seconds_since_last() -> float:

@@ -76,7 +76,7 @@ def records_of(notebook: NotebookNode | None) -> list[claims.Record]:
     """The records that an executed page carries in its outputs."""
     cells = [] if notebook is None else notebook.cells
     found = [o.get("metadata", {}).get("firststep") for cell in cells for o in cell.get("outputs", [])]
-    return [claims.Record(**record) for record in found if record]
+    return [claims.Record.read(record) for record in found if record]
 
 
 def fingerprint(root: Path, docname: str) -> str:

@@ -15,15 +15,17 @@ import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from numpy.typing import ArrayLike
 
 from firststep import checks, scale
 
-# Okabe & Ito's palette without its yellow and black: distinct for colour-blind readers, on white and on black.
+# After Okabe & Ito, distinct for colour-blind readers; contrast of at least 3 on the white and on the dark page.
 COLORS = {
-    "blue": "#2b83ba", "vermilion": "#d55e00", "green": "#009e73",
-    "purple": "#b065a8", "orange": "#e69f00", "sky": "#56b4e9",
+    "blue": "#1f72c4", "vermilion": "#d1491f", "green": "#0b8a60",
+    "purple": "#a353b5", "orange": "#b37400", "sky": "#2c92b8",
 }  # fmt: skip
+PHONE = 3.7  # inches: the column of a phone, so that letters keep their size there
 _INK = VEGA_INK = "#010203"  # stands for the page's text colour until the SVG is written
 STYLE = {
     "figure.dpi": 100,
@@ -119,19 +121,46 @@ def show(fig: Figure, *, alt: str, caption: str, seeds: str, dtype: str, toleran
     for name, text, allowed in (("alt", alt, "a description of the figure"), ("caption", caption, "a sentence or two")):
         checks.require(isinstance(text, str) and bool(text.strip()), name, text, allowed)
     text = f"{caption} {conditions(seeds=seeds, dtype=dtype, tolerance=tolerance)}"
+    wide = svg(fig)
+    narrow = _narrow(fig)  # changes the figure, so it comes second
     markup = (
-        f'<figure class="firststep"><div role="img" aria-label="{html.escape(alt)}">{svg(fig)}</div>'
+        f'<figure class="firststep"><div role="img" aria-label="{html.escape(alt)}">'
+        f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'
         f"<figcaption>{typeset(text)}</figcaption></figure>"
     )
     display({"text/html": markup, "text/plain": f"[figure: {alt}]"}, raw=True)
 
 
-def svg(fig: Figure) -> str:
-    """The figure as an SVG element that scales with the page and takes over its text colour."""
+def _narrow(fig: Figure) -> str:
+    """The figure for a phone: its panels below each other, letters as large as on the wide one."""
+    panels = [ax for ax in fig.axes if ax.get_subplotspec() is not None]
+    grid = GridSpec(len(panels), 1, figure=fig) if panels else []
+    labels = [ax.get_ylabel() for ax in panels]
+    for ax, place, label in zip(panels, grid, labels, strict=True):
+        ax.set_subplotspec(place)
+        ax.tick_params(labelleft=ax.yaxis.get_tick_params().get("left", True), labelbottom=True)
+        if not label and ax.get_shared_y_axes().joined(ax, panels[0]):
+            ax.set_ylabel(labels[0])
+    for legend in fig.legends:
+        legend.set_ncols(1)
+    fig.set_size_inches(
+        PHONE, 2.8 * max(len(panels), 1) + 0.22 * sum(len(legend.get_texts()) for legend in fig.legends)
+    )
+    return svg(fig, bbox_inches="tight", pad_inches=0.02)
+
+
+def svg(fig: Figure, **options) -> str:
+    """The figure as an SVG element of its own size that shrinks with the page and takes over its text colour.
+
+    Args:
+        fig: any figure.
+        **options: as ``Figure.savefig``.
+    """
     file = io.StringIO()
-    fig.savefig(file, format="svg", metadata={"Date": None})
+    fig.savefig(file, format="svg", metadata={"Date": None}, **options)
     markup = file.getvalue()
     markup = markup[markup.index("<svg") :].replace(_INK, "currentColor")
     prefix = f"f{next(_number)}-"  # ids must be unique on a page with several figures
     markup = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", markup)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', markup, count=1)
+    size = r'width="([\d.]+)pt" height="[\d.]+pt"'
+    return re.sub(size, r'style="width: \1pt" aria-hidden="true"', markup, count=1)
