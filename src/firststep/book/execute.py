@@ -17,7 +17,8 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType
@@ -44,6 +45,7 @@ class Outcome:
     docname: str
     seconds: float
     error: str | None = None
+    cells: dict[int, float] = field(default_factory=dict)  # seconds by position in the notebook
 
 
 def prepared(root: Path, docname: str) -> NotebookNode:
@@ -164,7 +166,7 @@ def _execute_missing(root: Path, notebooks: dict[str, NotebookNode], workers: in
 
 def _keep(root: Path, cache: JupyterCacheAbstract, notebook: NotebookNode, outcome: Outcome) -> None:
     if outcome.error is None:
-        data = {"execution_seconds": outcome.seconds}
+        data = {"execution_seconds": outcome.seconds, "cell_seconds": outcome.cells}
         bundle = CacheBundleIn(notebook, _uri(root, outcome.docname), data=data)
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
@@ -175,6 +177,15 @@ def seconds_of_last_run(root: Path) -> dict[str, float]:
     seconds = {record.uri: (record.data or {}).get("execution_seconds") for record in records}
     known = {_docname(root, uri): value for uri, value in seconds.items() if value is not None}
     return {docname: value for docname, value in known.items() if docname is not None}
+
+
+def cell_seconds(root: Path, docname: str) -> dict[int, float]:
+    """How long each code cell of a page took in its last run as it stands now, by its position in the notebook."""
+    try:
+        data = cache_of(root).match_cache_notebook(prepared(root, docname)).data or {}
+    except KeyError:
+        return {}
+    return {int(position): seconds for position, seconds in data.get("cell_seconds", {}).items()}
 
 
 def _uri(root: Path, docname: str) -> str:
@@ -203,9 +214,17 @@ def _outcome(root: Path, docname: str, notebook: NotebookNode, socket: str, time
         run(notebook, (root / docname).parent, socket, timeout, begun=begun)
     except FAILURES as failure:
         error = f"{docname}: code cell {len(begun)} of {_code_cells(notebook)}: {what(failure)}"
+    took = {k: s for k, cell in enumerate(notebook.cells) if (s := _seconds(cell)) is not None}
     for cell in notebook.cells:  # the cache hashes what cells carry, so what was added here would hide the page from it
         cell.metadata.pop("execution", None)
-    return Outcome(docname, perf_counter() - started, error)
+    return Outcome(docname, perf_counter() - started, error, took)
+
+
+def _seconds(cell: NotebookNode) -> float | None:
+    """How long a cell that was just executed took, by the times that its kernel reported."""
+    times = cell.metadata.get("execution", {})
+    begin, end = times.get("iopub.execute_input"), times.get("shell.execute_reply")
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds() if begin and end else None
 
 
 def run(
