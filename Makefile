@@ -30,6 +30,7 @@ SOURCES := _config.yml _toc.yml requirements.txt $(PAGES) $(shell find src -type
 
 # What runs unattended writes nothing to a home directory, which a container may lack.
 $(BUILT) test unit notebooks site rehearse results: export MPLCONFIGDIR := $(CURDIR)/$(BUILD)/.matplotlib
+$(BUILT) test unit notebooks site rehearse results: export XDG_CACHE_HOME := $(CURDIR)/$(BUILD)/.cache
 $(BUILT) test unit notebooks site rehearse results: export IPYTHONDIR := $(CURDIR)/$(BUILD)/.ipython
 $(BUILT) test unit notebooks site rehearse results: export JUPYTER_CONFIG_DIR := $(CURDIR)/$(BUILD)/.jupyter
 $(BUILT) test unit notebooks site rehearse results: export JUPYTER_RUNTIME_DIR := $(CURDIR)/$(BUILD)/.jupyter/runtime

@@ -119,8 +119,10 @@ def _numbers(name: str, values: ArrayLike, least: int) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     try:
-        x = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
+        x = np.asarray(values)
+        checks.require(x.dtype.kind in "iuf", name, x.dtype, "real numbers")
+        x = x.astype(float)
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"{name} must be numbers, got {values!r}") from error
     good = x.ndim == 1 and x.size >= least and bool(np.isfinite(x).all())
     checks.require(good, name, x.shape if x.ndim != 1 else x.tolist(), f"at least {least} finite numbers in a row")

@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firststep.book import claims
+from firststep.book.evidence import below
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("clean_environment")
-EVIDENCE = {
-    "prediction": "p", "measured": "m", "printed": True, "control": "k", "control_broke": True, "seeds": "0",
-    "dtype": "float64",
-}  # fmt: skip
+MET = below("error", 0.1, 1)
+EVIDENCE = {"prediction": "p", "printed": [MET], "control": [MET], "seeds": "0", "dtype": "float64"}
 ENTRY = {
     "id": "toy.one", "title": "One", "locator": "new", "statement": "s", "criterion": "c", "page": None,
     "needs": "smoke", "pinned": None,
@@ -25,9 +24,9 @@ ENTRY = {
 
 def record(**changes):
     whole = {
-        "id": "toy.one", "verdict": "holds", "prediction": "p", "measured": "m", "criterion": "c", "control": "k",
-        "repair": None, "reduced": None, "undecided": None, "scale": "cpu", "dtype": "float64", "seeds": "0",
-        "seconds": 1.0, "versions": {},
+        "id": "toy.one", "verdict": "holds", "prediction": "p", "rows": {"printed": [MET]}, "criterion": "c",
+        "no_control": "k", "repair": None, "reduced": None, "undecided": None, "scale": "cpu", "dtype": "float64",
+        "seeds": "0", "seconds": 1.0, "versions": {},
     }  # fmt: skip
     return claims.Record(**whole | changes)
 
@@ -43,20 +42,20 @@ def ledger(tmp_path, *entries):
 
 
 def test_a_run_killed_before_the_rename_leaves_the_old_record_and_nothing_that_is_read(tmp_path, monkeypatch):
-    claims.write(record(measured="old"), tmp_path)
+    claims.write(record(prediction="old"), tmp_path)
 
     def killed(*paths):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        claims.write(record(measured="new"), tmp_path)
-    assert claims.records(tmp_path)["toy.one"].measured == "old"
+        claims.write(record(prediction="new"), tmp_path)
+    assert claims.records(tmp_path)["toy.one"].prediction == "old"
     assert list(claims.records(tmp_path)) == ["toy.one"]
 
 
 def test_a_run_killed_in_the_middle_of_writing_leaves_the_old_record(tmp_path, monkeypatch):
-    claims.write(record(measured="old"), tmp_path)
+    claims.write(record(prediction="old"), tmp_path)
 
     def stopped(descriptor):
         os.truncate(descriptor, 40)
@@ -64,21 +63,21 @@ def test_a_run_killed_in_the_middle_of_writing_leaves_the_old_record(tmp_path, m
 
     monkeypatch.setattr(os, "fsync", stopped)
     with pytest.raises(KeyboardInterrupt):
-        claims.write(record(measured="new"), tmp_path)
-    assert claims.records(tmp_path)["toy.one"].measured == "old"
+        claims.write(record(prediction="new"), tmp_path)
+    assert claims.records(tmp_path)["toy.one"].prediction == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["toy.one.json"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_that_dies_without_warning_leaves_the_old_record(tmp_path):
-    claims.write(record(measured="old"), tmp_path)
+    claims.write(record(prediction="old"), tmp_path)
     child = os.fork()
     if child == 0:
         os.replace = lambda *paths: os._exit(9)
-        claims.write(record(measured="new"), tmp_path)
+        claims.write(record(prediction="new"), tmp_path)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert claims.records(tmp_path)["toy.one"].measured == "old"
+    assert claims.records(tmp_path)["toy.one"].prediction == "old"
 
 
 def test_the_next_run_succeeds_where_one_was_killed(tmp_path):
@@ -194,14 +193,14 @@ def test_an_unknown_id_settles_nothing(silent, id):
     assert silent == []
 
 
-@pytest.mark.parametrize("half", [{"repair": "use ≤"}, {"repaired": True}, {"repaired": False}])
+@pytest.mark.parametrize("half", [{"repair": "use ≤"}, {"repaired": [MET]}])
 def test_a_repair_is_stated_and_judged_or_neither(silent, half):
     with pytest.raises(ValueError, match="repair must be given together with repaired, got repair="):
         claims.settle("full_rank.lemma1", **EVIDENCE | half)
     assert silent == []
 
 
-@pytest.mark.parametrize("missing", EVIDENCE)
+@pytest.mark.parametrize("missing", [name for name in EVIDENCE if name != "control"])
 def test_no_verdict_without_all_of_the_evidence(silent, missing):
     with pytest.raises(TypeError, match=missing):
         claims.settle("full_rank.lemma1", **{k: v for k, v in EVIDENCE.items() if k != missing})

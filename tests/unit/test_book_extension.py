@@ -15,6 +15,7 @@ from docutils import nodes
 
 import firststep
 from firststep.book import claims, execute
+from firststep.book.evidence import below
 
 ROOT, PACKAGE = Path(__file__).parents[2], Path(firststep.__file__).parent
 sys.path.insert(0, str(ROOT / "book" / "_extensions"))  # as Sphinx does
@@ -279,11 +280,15 @@ def test_a_page_that_settles_claims_may_not_fail_unseen(book, change, says):
 # Verdicts
 
 
+MET, MISSED = below("error", 0.1, 1), below("error", 2, 1)
+REFUTING = {"verdict": "refuted", "rows": {"printed": [MISSED]}}
+
+
 def record(id, **changes):
     whole = {
-        "id": id, "verdict": "holds", "prediction": "p", "measured": "m", "criterion": "c", "control": "k",
-        "repair": None, "reduced": None, "undecided": None, "scale": "cpu", "dtype": "float64", "seeds": "0",
-        "seconds": 1.0, "versions": {},
+        "id": id, "verdict": "holds", "prediction": "p", "rows": {"printed": [MET]}, "criterion": "c",
+        "no_control": "k", "repair": None, "reduced": None, "undecided": None, "scale": "cpu", "dtype": "float64",
+        "seeds": "0", "seconds": 1.0, "versions": {},
     }  # fmt: skip
     return claims.Record(**whole | changes)
 
@@ -311,7 +316,7 @@ def test_a_book_in_which_page_record_ledger_and_pin_agree_passes(book):
     assert problems(book) == []
 
 
-REFUTED, SMOKE = record("toy.one", verdict="refuted"), record("toy.one", scale="smoke")
+REFUTED, SMOKE = record("toy.one", **REFUTING), record("toy.one", scale="smoke")
 
 
 @pytest.mark.parametrize("changes, says", [

@@ -34,6 +34,7 @@ from firststep import (
     lyapunov,
     nets,
     predicted_norms,
+    report,
     scale,
     spectra,
     step_counts,
@@ -46,8 +47,8 @@ F64 = {"dtype": torch.float64, "device": "cpu"}
 NOT_DOORS = {"checks"}  # the doorkeepers: they are given anything
 RESULTS = {  # what functions return: made by them, not by users
     chain.State, chain.DepthAverage, feedforward.Activation, feedforward.Pass, flow.Flow, images.Images,
-    linear.Descent, linear_tasks.LinearTask, step_counts.Count, training.RankRecord, two_layer.Problem, zas.Pairs,
-    zas.Target, images.DataError,
+    linear.Descent, linear_tasks.LinearTask, report.Estimate, step_counts.Count, training.RankRecord, two_layer.Problem,
+    zas.Pairs, zas.Target, images.DataError,
 }  # fmt: skip
 # What a run that diverges returns is infinite or nan, and says so.
 DIVERGES = {zas.recursion, linear.gradient_descent, flow.gradient_flow, training.raise_rank, nets.MLP.forward}
@@ -117,6 +118,10 @@ def calls():
         inits.prescribed_rank: (None, {"widths": (3, 2), "ranks": 1, "aligned": True, "generator": generator}),
         inits.generator: (None, {"seed": 1, "device": "cpu"}),
         inits.generators: (None, {"seeds": 2, "device": "cpu"}),
+        report.mean: (None, {"values": [1.0, 2.0], "level": 0.9}),
+        report.slope: (None, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0], "level": 0.9}),
+        report.loglog_slope: (None, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0], "level": 0.9}),
+        report.rank_correlation: (None, {"x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 4.0, 3.0], "level": 0.9}),
         spectra.rank_tolerance: (None, {"a": randn(3, 2), "convention": "torch"}),
         spectra.numerical_rank: (None, {"a": randn(3, 2), "rtol": 0.1}),
         spectra.soft_rank: (None, {"h": randn(3, 2), "tau": 0.1}),

@@ -15,7 +15,8 @@ ENTRY = {
 }  # fmt: skip
 SETTLE = """
 from firststep.book.claims import settle
-settle("{id}", prediction="p", measured="m", printed={printed}, control="k", control_broke=True, seeds="0", dtype="f")
+from firststep.book.evidence import equal
+settle("{id}", prediction="p", printed=[equal("it", {printed:d}, 1)], no_control="toy", seeds="0", dtype="f")
 """
 
 

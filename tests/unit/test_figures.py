@@ -174,10 +174,10 @@ def test_no_text_of_a_figure_becomes_markup(text):
     with pytest.MonkeyPatch.context() as patch:
         bundles = []
         patch.setattr(figures, "display", lambda bundle, raw: bundles.append(bundle))
-        patch.setattr(figures, "svg", lambda fig: "")
-        figures.show(None, alt=text, caption=text, seeds=text, dtype=text)
+        patch.setattr(figures, "svg", lambda fig, **options: "")
+        figures.show(drawn(), alt=text, caption=text, seeds=text, dtype=text)
     seen = Seen(bundles[0]["text/html"])
-    assert [tag for tag in seen.tags if tag != "span"] == ["figure", "div", "figcaption"]
+    assert [tag for tag in seen.tags if tag != "span"] == ["figure", "div", "div", "div", "figcaption"]
     assert seen.attributes[1] == {"role": "img", "aria-label": text}
 
 

@@ -93,6 +93,8 @@ class Record:
         checks.one_of("verdict", record.verdict, VERDICTS)
         for group in record.rows:
             checks.one_of("group", group, evidence.GROUPS)
+        follows = verdict(rows, reduced=record.reduced, undecided=record.undecided)
+        checks.require(record.verdict == follows, "verdict", record.verdict, f"what follows from its rows, {follows!r}")
         return record
 
     @property

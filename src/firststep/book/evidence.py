@@ -5,7 +5,7 @@ card that the reader sees. A row computes for itself whether it is met; nan neve
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
@@ -23,6 +23,17 @@ GROUPS = {
 }
 
 
+_MEETS: dict[Relation, Callable[..., bool]] = {
+    "below": lambda x, bound: x < bound,
+    "at most": lambda x, bound: x <= bound,
+    "above": lambda x, bound: x > bound,
+    "at least": lambda x, bound: x >= bound,
+    "near": lambda x, target, within: abs(x - target) <= within,
+    "equal": lambda x, target: x == target,
+    "between": lambda x, low, high: low <= x <= high,
+}
+
+
 @dataclass(frozen=True)
 class Row:
     """One comparison.
@@ -32,62 +43,72 @@ class Row:
         value: what came out; nan and infinity are kept as text, because JSON knows neither.
         relation: how the value has to stand to the bound.
         bound: one number or word; two for ``near`` (target, largest distance) and ``between`` (both ends belong).
-        met: whether it does.
     """
 
     what: str
     value: Value
     relation: Relation
     bound: tuple[Value, ...]
-    met: bool
+
+    @property
+    def met(self) -> bool:
+        """Whether the value stands to the bound as it has to; nan never does."""
+        return bool(_MEETS[self.relation](_plain(self.value), *map(_plain, self.bound)))
 
 
 def below(what: str, value: float, bound: float) -> Row:
     """``value < bound``."""
-    return _compare(what, value, "below", (bound,), lambda x, b: x < b)
+    return _row(what, value, "below", bound)
 
 
 def at_most(what: str, value: float, bound: float) -> Row:
     """``value <= bound``."""
-    return _compare(what, value, "at most", (bound,), lambda x, b: x <= b)
+    return _row(what, value, "at most", bound)
 
 
 def above(what: str, value: float, bound: float) -> Row:
     """``value > bound``."""
-    return _compare(what, value, "above", (bound,), lambda x, b: x > b)
+    return _row(what, value, "above", bound)
 
 
 def at_least(what: str, value: float, bound: float) -> Row:
     """``value >= bound``."""
-    return _compare(what, value, "at least", (bound,), lambda x, b: x >= b)
+    return _row(what, value, "at least", bound)
 
 
 def near(what: str, value: float, target: float, within: float) -> Row:
     """``|value - target| <= within``."""
-    return _compare(what, value, "near", (target, within), lambda x, t, w: abs(x - t) <= w)
+    return _row(what, value, "near", target, within)
 
 
 def between(what: str, value: float, low: float, high: float) -> Row:
     """``low <= value <= high``."""
-    return _compare(what, value, "between", (low, high), lambda x, a, b: a <= x <= b)
+    return _row(what, value, "between", low, high)
 
 
 def equal(what: str, value: Value, target: Value) -> Row:
     """The same number or the same word, exactly; for counts: ``equal("architectures at their ceiling", 240, 240)``."""
-    checks.require(isinstance(what, str) and bool(what.strip()), "what", what, "words that say what was measured")
     if isinstance(value, str) or isinstance(target, str):
         same_kind = isinstance(value, str) and isinstance(target, str)
         checks.require(same_kind, "value", value, "a word where the target is one, and a number where it is a number")
-        return Row(what, value, "equal", (target,), value == target)
-    return _compare(what, value, "equal", (target,), lambda x, t: x == t)
+        return Row(_words(what), value, "equal", (target,))
+    return _row(what, value, "equal", target)
 
 
-def _compare(what: str, value: object, relation: Relation, bound: tuple, meets) -> Row:
-    checks.require(isinstance(what, str) and bool(what.strip()), "what", what, "words that say what was measured")
+def _row(what: str, value: object, relation: Relation, *bound: object) -> Row:
     numbers = [_number("value", value), *(_number("bound", b) for b in bound)]
     checks.require(not any(math.isnan(b) for b in numbers[1:]), "bound", bound, "numbers, not nan")
     value, *bound = (x if math.isfinite(x) else str(x) for x in numbers)
-    return Row(what, value, relation, tuple(bound), bool(meets(*numbers)))
+    return Row(_words(what), value, relation, tuple(bound))
+
+
+def _words(what: object) -> str:
+    checks.require(isinstance(what, str) and bool(what.strip()), "what", what, "words that say what was measured")
+    return what
+
+
+def _plain(value: Value) -> Value:
+    return float(value) if value in ("inf", "-inf", "nan") else value
 
 
 def _number(name: str, value: object) -> int | float:
