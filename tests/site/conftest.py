@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "pages_with(text): run on the pages whose HTML contains the text")
+    config.addinivalue_line("markers", "served: run on pages from the server only; from the disk they look the same")
 
 
 def location(config: pytest.Config) -> Path:
@@ -48,10 +49,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("page", found)
     if "visit" in metafunc.fixturenames:
         # All tests of a page share one load, also where workers share the tests (--dist loadgroup).
+        origins = ORIGINS[:1] if metafunc.definition.get_closest_marker("served") else ORIGINS
         visits = [
             pytest.param((page, origin), id=f"{page}-{origin}", marks=pytest.mark.xdist_group(f"{page}-{origin}"))
             for page in found
-            for origin in ORIGINS
+            for origin in origins
         ]
         metafunc.parametrize("visit", visits, indirect=True, scope="session")
 

@@ -38,10 +38,10 @@ window.probes = (() => {
       .filter((control) => !control.closest("section.explorable, .search-form, form"))
       .map((control) => control.outerHTML.slice(0, 200));
 
-  // Icons stand in buttons and links that have words of their own.
+  // Icons stand in buttons and links that have words of their own; the opener's small picture is a copy of a figure below.
   const pictures = () =>
     [...all("img"), ...all(".bd-article svg")]
-      .filter((picture) => !picture.closest("button, mjx-container") && !picture.matches("svg svg, .svg-inline--fa, .toggler"))
+      .filter((picture) => !picture.closest("button, mjx-container, .opener .small") && !picture.matches("svg svg, .svg-inline--fa, .toggler"))
       .map((picture) => ({
         words: (picture.matches("img") ? picture.alt : picture.closest("[role=img]")?.getAttribute("aria-label")) ?? "",
         picture: picture.outerHTML.slice(0, 120),

@@ -5,13 +5,13 @@
 2. ``verdicts``: what the pages show, the records, the ledger and its pins are compared at the end of every build; the
    role ``{claim}`` links a claim to the place where it is settled.
 3. ``folding``: the form of a page: opener, folded code, drawer.
-4. ``assets``: what the pages need in a browser, from this host.
+4. ``assets``: what the pages need in a browser, from this host; ``weight``: what they do not need.
 """
 
 from sphinx.application import Sphinx
 
 import firststep
-from firststep_book import assets, folding, pages, verdicts
+from firststep_book import assets, folding, pages, verdicts, weight
 
 
 def setup(app: Sphinx) -> dict:
@@ -23,5 +23,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("source-read", pages.put_key_into_kernelspec)
     app.connect("doctree-resolved", folding.rearrange)
     app.connect("html-page-context", assets.add_scripts_and_icon)
+    app.connect("build-finished", weight.lighten)
     app.connect("build-finished", verdicts.compare_everything)
     return {"version": firststep.__version__, "parallel_read_safe": True, "parallel_write_safe": True}

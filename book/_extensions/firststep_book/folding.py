@@ -17,12 +17,18 @@ from sphinx.application import Sphinx
 
 from firststep.book import claims, execute
 
+_EMPTY_HEAD = re.compile(r"<th((?: [^>]*)?)>(?:&nbsp;|\s)*</th>")  # pandas puts one above every index; it names nothing
+
 
 def rearrange(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Bring a notebook's page into its form; on other pages there is nothing to do."""
     cells = [node for node in doctree.findall(nodes.container) if node.get("nb_element") == "cell_code"]
     if not cells or app.builder.format != "html":
         return
+    for output in doctree.findall(nodes.raw):
+        if "<th" in output.astext():
+            output.children = [nodes.Text(_EMPTY_HEAD.sub(r"<td\1></td>", output.astext()))]
+            output.rawsource = output.astext()
     seconds = execute.cell_seconds(Path(app.srcdir), docname)
     _fold(doctree, cells, seconds)
     lead = _take_lead(cells)

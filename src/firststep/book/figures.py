@@ -141,8 +141,10 @@ def _narrow(fig: Figure) -> str:
         ax.tick_params(labelleft=ax.yaxis.get_tick_params().get("left", True), labelbottom=True)
         if not label and ax.get_shared_y_axes().joined(ax, panels[0]):
             ax.set_ylabel(labels[0])
-    for legend in fig.legends:
-        legend.set_ncols(1)
+    for legend in tuple(fig.legends):  # a legend cannot change its columns
+        names = [text.get_text() for text in legend.get_texts()]
+        fig.legend(legend.legend_handles, names, loc="outside lower center", ncols=1)
+        legend.remove()
     fig.set_size_inches(
         PHONE, 2.8 * max(len(panels), 1) + 0.22 * sum(len(legend.get_texts()) for legend in fig.legends)
     )
