@@ -134,7 +134,23 @@ window.probes = (() => {
     return down || (aside && Math.max(0, ...widths) <= room(line) - sides(style));
   }).map((box) => `${brief(box, 40)}: ${box.scrollWidth} in ${box.clientWidth}`);
 
-  const controls = (section) => [...section.querySelectorAll(".controls :is(input, select)")];
+  const controls = (section) => [...section.querySelectorAll(".control")];
+  const inputs = (control) => [...control.querySelectorAll("input, select")];
+  const last = (control) => {
+    const [first, ...others] = inputs(control);
+    return first.matches("select") ? first.options.length - 1 : first.type === "radio" ? others.length : Number(first.max);
+  };
+  const place = (control) => {
+    const all = inputs(control);
+    return all[0].type === "radio" ? all.findIndex((radio) => radio.checked) : Number(all[0].value);
+  };
+  const put = (control, to) => {
+    const [first, ...others] = inputs(control);
+    const touched = first.type === "radio" ? [first, ...others][to] : first;
+    if (first.type === "radio") touched.checked = true;
+    else touched.value = to;
+    touched.dispatchEvent(new Event("input", { bubbles: true }));
+  };
 
   // The marks that can be seen, wherever they stand in the file: Vega keeps old ticks in front, and counts clips up.
   const picture = (svg) => [...svg.querySelectorAll("path, line, text, rect, circle, image")]
@@ -153,9 +169,8 @@ window.probes = (() => {
     chart: picture(section.querySelector(".chart svg")),
     facts: [...section.querySelectorAll(".facts dd")].map((fact) => fact.textContent),
     verdict: section.querySelector(".facts").className,
-    values: controls(section).map((control) => control.matches("select")
-      ? control.selectedOptions[0].textContent
-      : control.closest(".control").querySelector("output").textContent),
+    values: controls(section).map((control) =>
+      (control.querySelector("option:checked, output, input:checked + span")).textContent),
   });
 
   const until = async (condition, seconds = 30) => {
@@ -167,9 +182,7 @@ window.probes = (() => {
   const move = async (id, places, position) => {
     const section = document.getElementById(id);
     controls(section).forEach((control, i) => {
-      if (Number(control.value) === places[i]) return;
-      control.value = places[i];
-      control.dispatchEvent(new Event("input", { bubbles: true }));
+      if (place(control) !== places[i]) put(control, places[i]);
     });
     await until(() => Number(section.dataset.drawn) === position);
     return shows(section);
@@ -177,11 +190,7 @@ window.probes = (() => {
 
   // Drag every control from one end of its scale to the other, faster than anything can be drawn.
   const sweep = (id) => controls(document.getElementById(id)).forEach((control) => {
-    const last = control.matches("select") ? control.options.length - 1 : Number(control.max);
-    for (let place = 0; place <= last; place++) {
-      control.value = place;
-      control.dispatchEvent(new Event("input", { bubbles: true }));
-    }
+    for (let to = 0; to <= last(control); to++) put(control, to);
   });
 
   return {

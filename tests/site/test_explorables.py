@@ -72,7 +72,7 @@ def test_every_explorable_starts(visit):
     assert panels(visit)
     for panel in panels(visit):
         assert panel.section.get_attribute("data-ready") == "true", panel.id
-        assert panel.section.locator(".controls :is(input, select)").count() == len(panel.controls)
+        assert panel.section.locator(".controls .control").count() == len(panel.controls)
         assert panel.move(panel.start)["chart"]
 
 
@@ -126,11 +126,52 @@ def test_controls_obey_the_keyboard(visit):
             onward = place + 1 < len(control["values"])
             across = control["kind"] == "slider"
             key = ("ArrowRight" if across else "ArrowDown") if onward else ("ArrowLeft" if across else "ArrowUp")
-            panel.section.locator(".controls :is(input, select)").nth(index).press(key)
+            handles = panel.section.locator(".control").nth(index).locator("input[type=range], select, input:checked")
+            handles.press(key)
             places = [*panel.start[:index], place + (1 if onward else -1), *panel.start[index + 1 :]]
             pressed = visit.probe("shows", panel.id)
             assert panel.move(places)["facts"] == pressed["facts"], f"{panel.id}: {control['label']}"
             assert pressed["values"] == panel.labels(places)
+
+
+def test_presets_and_reset_put_the_controls_where_they_say(visit):
+    for panel in panels(visit):
+        for words, places in {**panel.payload["presets"], "Reset": panel.start}.items():
+            panel.section.get_by_role("button", name=words, exact=True).click()
+            assert panel.move(places)["values"] == panel.labels(places)
+            assert visit.probe("shows", panel.id)["drawn"] == panel.position(places)
+
+
+def test_a_link_carries_the_setting(visit):
+    for panel in panels(visit):
+        ends = [len(control["values"]) - 1 for control in panel.controls]
+        panel.move(ends)
+        address = panel.section.locator(".presets a").get_attribute("href")
+        panel.move(panel.start)
+        visit.page.evaluate("hash => { location.hash = hash; }", address)
+        visit.page.wait_for_function(
+            "([id, drawn]) => document.getElementById(id).dataset.drawn === drawn",
+            arg=[panel.id, str(panel.position(ends))],
+        )
+        visit.page.evaluate("history.replaceState(null, '', location.pathname)")
+        panel.move(panel.start)
+
+
+def test_the_plot_is_as_wide_as_its_column_on_a_desk_and_on_a_phone(visit):
+    desk = visit.page.viewport_size
+    for width in (desk["width"], 390):
+        visit.page.set_viewport_size({"width": width, "height": desk["height"]})
+        visit.page.reload()
+        visit.page.wait_for_function("!document.querySelector('section.explorable:not([data-ready])')")
+        for panel in panels(visit):
+            box = panel.section.locator(".chart").evaluate("e => [e.scrollWidth, e.clientWidth]")
+            assert box[0] <= box[1] + 1, panel.id
+            sizes = panel.section.locator(".chart svg text").evaluate_all(
+                "all => all.map(e => parseFloat(getComputedStyle(e).fontSize) * (e.getScreenCTM()?.a ?? 1))"
+            )
+            assert min(sizes) >= 10, panel.id
+    visit.page.set_viewport_size(desk)
+    visit.page.reload()
 
 
 FORGET = """document.addEventListener("DOMContentLoaded", () => {

@@ -87,10 +87,10 @@ def test_a_control_starts_at_its_default_and_spans_its_grid():
 
 
 def test_a_live_control_takes_values_that_are_not_on_the_grid():
-    slider = Control("x", "x", (0.0, 1.0), 0.0).widget()
+    slider = Control("x", "x", (0.0, 0.5, 1.0), 0.0).widget()
     slider.value = 0.3
     assert slider.value == 0.3
-    assert all(not w.continuous_update for w in (slider, Control("n", "n", (1, 9), 1).widget()))
+    assert all(not w.continuous_update for w in (slider, Control("n", "n", (1, 2, 9), 1).widget()))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,28 @@ def test_rows_are_records_and_need_columns_of_one_length():
         explore.rows({"x": [1, 2], "y": [3]})
 
 
+def test_two_numbers_are_a_choice_and_no_slider():
+    control = Control("target", "target", (-1, 1), 1)
+    assert control.kind == "choice" and isinstance(control.widget(), widgets.ToggleButtons)
+
+
+def test_presets_are_buttons_that_put_every_control_in_its_place():
+    head, slope, word, power, *_ = panel(presets={"steep": {"slope": -2, "power": 10.0}}).live().children
+    steep, reset = head.children[1].children
+    assert (steep.description, reset.description) == ("steep", "Reset")
+    word.value = WORDS[1]
+    steep.click()
+    assert (slope.value, word.value, power.value) == (-2, "plain", 10.0)
+    reset.click()
+    assert (slope.value, word.value, power.value) == (3, "plain", 1.0)
+
+
+@pytest.mark.parametrize("setting", [{"slope": 1.5}, {"colour": 1}])
+def test_a_preset_that_the_page_cannot_show_is_refused(setting):
+    with pytest.raises(ValueError, match="preset 'odd' must be values on the grid"):
+        panel(presets={"odd": setting})
+
+
 # Replay
 
 
@@ -148,6 +170,8 @@ def test_the_replay_holds_the_controls_the_start_and_every_outcome():
         ("slope", "slider", 2), ("word", "choice", 0), ("power", "slider", 1),
     ]  # fmt: skip
     assert [tuple(c["values"]) for c in data["controls"]] == [SLOPES, WORDS, POWERS]
+    assert [c["name"] for c in data["controls"]] == ["slope", "word", "power"]
+    assert payload(panel(presets={"odd": {"slope": SLOPES[0]}}).replay())["presets"] == {"odd": [0, 0, 1]}
     for found, expected in zip(data["grid"], panel().grid, strict=True):
         tables = {name: data["tables"][index] for name, index in found["tables"].items()}
         assert {**found, "tables": tables} == expected

@@ -16,14 +16,16 @@ def test_at_step_size_one_every_target_takes_one_step_at_every_depth(depth, targ
 
 def test_of_another_step_size_nothing_is_claimed():
     outcome = panels.simulate_depth_and_step(-2.0, 10, "−I")
-    assert outcome.survived is None and outcome.verdict == "The run converges."
+    assert outcome.survived is None and outcome.verdict == "The claim is about η = 1; this run converges."
 
 
 def test_the_predicted_edge_of_stability_separates_convergence_from_divergence():
     edge = 2 / (1 + 9)  # L = 10, s = 1
     below = panels.simulate_depth_and_step(math.log10(0.8 * edge), 10, "−I")
     above = panels.simulate_depth_and_step(math.log10(1.5 * edge), 10, "−I")
-    assert below.verdict == "The run converges." and above.verdict.startswith("The run does not converge")
+    assert below.verdict == "The claim is about η = 1; this run converges." and above.verdict.startswith(
+        "The run does not converge"
+    )
     assert f"η ≈ {edge:.2g}" in below.prediction
 
 

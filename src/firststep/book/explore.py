@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import altair as alt
@@ -22,6 +22,11 @@ from firststep import checks, scale
 from firststep.book.figures import VEGA_INK
 
 Value = float | int | str
+LIVE_STYLE = """<style>
+dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 0.2em 1em; }
+dl.facts dt { font-weight: 600; } dl.facts dd { margin: 0; }
+dl.facts.survived dd:last-of-type { color: #0a7d4f; } dl.facts.broken dd:last-of-type { color: #c4372c; }
+</style>"""  # JupyterLab has no style sheet of the book
 SIGNIFICANT = 4  # digits kept of the numbers a page replays
 
 
@@ -54,7 +59,8 @@ class Control:
 
     @property
     def kind(self) -> str:
-        return "choice" if isinstance(self.values[0], str) else "slider"
+        """``choice`` for words and where there are two values, which no reader wants to slide between."""
+        return "choice" if isinstance(self.values[0], str) or len(self.values) == 2 else "slider"
 
     def widget(self) -> widgets.Widget:
         """The live control: any value between the ends of the grid, not only those on it."""
@@ -104,6 +110,7 @@ class Explorable:
         controls: what can be moved.
         simulate: pure function of the controls' values.
         chart: the chart over ``alt.NamedData`` sources named like the tables of the outcome.
+        presets: settings worth a button, by its words; what a setting does not name stands at its default.
     """
 
     name: str
@@ -112,6 +119,13 @@ class Explorable:
     controls: tuple[Control, ...]
     simulate: Callable[..., Outcome]
     chart: alt.TopLevelMixin
+    presets: dict[str, dict[str, Value]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        grids = {control.name: control.values for control in self.controls}
+        for words, setting in self.presets.items():
+            known = all(name in grids and value in grids[name] for name, value in setting.items())
+            checks.require(known, f"preset {words!r}", setting, f"values on the grid of the controls, {grids}")
 
     def show(self) -> None:
         """Display the panel: live where a kernel will stay, a replay where a page is being built."""
@@ -149,9 +163,12 @@ class Explorable:
         payload = {
             "spec": self.spec(start),
             "controls": [
-                {"label": c.label, "kind": c.kind, "values": list(c.values), "start": c.values.index(c.default)}
+                {"name": c.name, "label": c.label, "kind": c.kind, "values": c.values, "start": self._place(c, {})}
                 for c in self.controls
             ],
+            "presets": {
+                words: [self._place(c, setting) for c in self.controls] for words, setting in self.presets.items()
+            },
             "tables": pool,
             "grid": points,
         }
@@ -164,6 +181,10 @@ class Explorable:
             f"{self.svg(start)}</div>{facts(start)}"
             f'<script type="application/json">{data}</script></section>'
         )
+
+    @staticmethod
+    def _place(control: Control, setting: dict[str, Value]) -> int:
+        return control.values.index(setting.get(control.name, control.default))
 
     def live(self) -> widgets.Widget:
         """The panel of ipywidgets: every move calls ``simulate``."""
@@ -181,7 +202,20 @@ class Explorable:
         for widget in moved.values():
             widget.observe(draw, names="value")
         draw()
-        return widgets.VBox([widgets.HTML(f"<p>{html.escape(self.task)}</p>"), *moved.values(), chart, text])
+        shortcuts = [self._shortcut(words, setting, moved) for words, setting in (*self.presets.items(), ("Reset", {}))]
+        task = widgets.HTML(f"{LIVE_STYLE}<p>{html.escape(self.task)}</p>")
+        head = widgets.VBox([task, widgets.HBox(shortcuts)])
+        return widgets.VBox([head, *moved.values(), chart, text])
+
+    def _shortcut(self, words: str, setting: dict[str, Value], moved: dict[str, widgets.Widget]) -> widgets.Button:
+        button = widgets.Button(description=words, layout=widgets.Layout(width="auto"))
+
+        def put(_button: object) -> None:
+            for name, value in (self.defaults | setting).items():
+                moved[name].value = value
+
+        button.on_click(put)
+        return button
 
 
 def facts(outcome: Outcome) -> str:

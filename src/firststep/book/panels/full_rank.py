@@ -115,6 +115,7 @@ def plateau() -> Explorable:
             Control("factors", "factors", ("unaligned", "aligned"), "unaligned"),
             Control("arithmetic", "arithmetic", tuple(DTYPES), "float64"),
         ),
+        presets={"until round-off": {"iterations": 400}, "rank one and rank one": {"rank_1": 1, "rank_2": 1}},
         simulate=simulate_plateau,
         chart=_plateau_chart(),
     )
@@ -239,6 +240,7 @@ def scalar_pair() -> Explorable:
             Control("step_size", "step size η", (0.02, 0.1, 0.5, 1.0), 0.1, log=True),
             Control("target", "target", (-1, 1), -1),
         ),
+        presets={"(1, 1): full rank": {"w1": 1.0, "w2": 1.0}, "(1, 0): rank zero": {"w1": 1.0, "w2": 0.0}},
         simulate=simulate_scalar_pair,
         chart=_pair_chart(),
     )

@@ -1,6 +1,7 @@
 """Explorables of the chapter on imbalance."""
 
 import math
+from functools import cache
 
 import altair as alt
 import torch
@@ -105,6 +106,7 @@ def imbalance_rate() -> Explorable:
         ),
         simulate=simulate_rate,
         chart=_rate_chart(),
+        presets={"balanced, towards the saddle": {"c": 0.0, "product": "against"}, "very unbalanced": {"c": 3.0}},
     )
 
 
@@ -130,18 +132,7 @@ def simulate_min_norm(hidden: int, decay: float, condition: str, seed: int) -> O
     checks.require(good, "hidden", hidden, "an integer between 12 and 3200")
     checks.require(0 <= checks.number("decay", decay) <= 1, "decay", decay, "in [0, 1]")
     checks.one_of("condition", condition, CONDITIONS)
-    generator = inits.generator(seed)
-    normal = {"generator": generator, "dtype": torch.float64, "device": generator.device}
-    x = torch.randn(DIMENSION, SAMPLES, **normal) / DIMENSION**0.5
-    y = 0.5 * torch.randn(1, SAMPLES, **normal)
-    problem = two_layer.Problem.of(x, y)
-    std = hidden**-decay
-    split = problem.split(two_layer.gaussian_start((DIMENSION, hidden, 1), std, std, generator=generator))
-    sides = {"V U₂ᵀ = 0": ["outer"], "U₁U₂ᵀ = 0": ["inner"], "both": ["inner", "outer"]}.get(condition)
-    split = two_layer.compress(two_layer.orthogonalize(split, sides) if sides else split)
-    end, steps = _descend(problem, split)
-    distance = float(problem.distance(end, split.unseen))
-    converged = float(problem.excess_loss(end)) < GOAL
+    distance, converged, steps = _end(hidden, decay, condition, seed)
     promised = condition == "both"
 
     def expected(width: int) -> float:
@@ -151,6 +142,10 @@ def simulate_min_norm(hidden: int, decay: float, condition: str, seed: int) -> O
     return Outcome(
         tables={
             "end": {"width": [hidden], "distance": [max(distance, 1e-10)]},
+            "others": {
+                "width": list(WIDTHS),
+                "distance": [max(_end(width, decay, condition, seed)[0], 1e-10) for width in WIDTHS],
+            },
             "line": {"width": list(WIDTHS), "distance": [expected(width) for width in WIDTHS]},
         },
         prediction=(
@@ -164,10 +159,26 @@ def simulate_min_norm(hidden: int, decay: float, condition: str, seed: int) -> O
             if not converged
             else f"The proposition {'holds' if distance < 1e-6 else 'is broken'}."
             if promised
-            else "Not the min-norm solution. Wider helps exactly when the dashed line falls."
+            else "One condition does not promise the min-norm solution. Wider helps exactly when the dashed line falls."
         ),
         survived=distance < 1e-6 if promised and converged else None,
     )
+
+
+@cache
+def _end(hidden: int, decay: float, condition: str, seed: int) -> tuple[float, bool, int]:
+    """Distance to the min-norm solution at the end of one descent, whether it converged, and its steps."""
+    generator = inits.generator(seed)
+    normal = {"generator": generator, "dtype": torch.float64, "device": generator.device}
+    x = torch.randn(DIMENSION, SAMPLES, **normal) / DIMENSION**0.5
+    y = 0.5 * torch.randn(1, SAMPLES, **normal)
+    problem = two_layer.Problem.of(x, y)
+    std = hidden**-decay
+    split = problem.split(two_layer.gaussian_start((DIMENSION, hidden, 1), std, std, generator=generator))
+    sides = {"V U₂ᵀ = 0": ["outer"], "U₁U₂ᵀ = 0": ["inner"], "both": ["inner", "outer"]}.get(condition)
+    split = two_layer.compress(two_layer.orthogonalize(split, sides) if sides else split)
+    end, steps = _descend(problem, split)
+    return float(problem.distance(end, split.unseen)), float(problem.excess_loss(end)) < GOAL, steps
 
 
 def _descend(problem: two_layer.Problem, split: two_layer.Split) -> tuple[linear.Weights, int]:
@@ -188,7 +199,8 @@ def _min_norm_chart() -> alt.LayerChart:
     distance = alt.Y("distance:Q", title="distance to min-norm", scale=decades, axis=ticks)
     end = alt.Chart(alt.NamedData("end")).mark_point(filled=True, size=140, color=COLORS["blue"], clip=True)
     line = alt.Chart(alt.NamedData("line")).mark_line(strokeDash=[6, 4], color=VEGA_INK, clip=True)
-    layers = alt.layer(line.encode(width, distance), end.encode(width, distance))
+    others = alt.Chart(alt.NamedData("others")).mark_line(point=True, color=COLORS["blue"], clip=True, opacity=0.6)
+    layers = alt.layer(*(part.encode(width, distance) for part in (line, others, end)))
     return vega_theme(layers.properties(width=520, height=260))
 
 
@@ -197,16 +209,20 @@ def imbalance_min_norm() -> Explorable:
     return Explorable(
         name="imbalance-min-norm",
         claim="imbalance.min_norm",
-        task="Make the network wider and watch the distance to the min-norm solution. Then impose the two conditions "
-        "one by one, and look for a scale of the entries at which width does not help.",
+        task="With both conditions the solution is the min-norm one. Drop one of them, or both, and find the scale of "
+        "the entries at which a wider network does not come closer.",
         controls=(
             Control("hidden", "hidden width h", WIDTHS, 100, log=True),
             Control("decay", "entries ∝ h^−", (0.25, 0.5, 0.75), 0.5),
-            Control("condition", "condition", CONDITIONS, "none"),
+            Control("condition", "condition", CONDITIONS, "both"),
             Control("seed", "seed", (0, 1), 0),
         ),
         simulate=simulate_min_norm,
         chart=_min_norm_chart(),
+        presets={
+            "a plain start": {"condition": "none"},
+            "where width is no help": {"condition": "none", "decay": 0.25},
+        },
     )
 
 

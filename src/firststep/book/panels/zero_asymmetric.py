@@ -11,6 +11,7 @@ from firststep.book.figures import COLORS, VEGA_INK
 
 MAX_STEPS = 20_000  # of two scalars
 MOST_ITERATIONS = 3_000  # of ZAS, at each of some hundred points of the grid
+FLOOR = 1e-14  # where a loss of zero is drawn
 TOLERANCE = 1e-10  # the paper's, for Figure 2
 DEPTHS = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 LOG_STEPS = (-5.0, -4.0, -3.0, -2.5, -2.0, -1.5, -1.0, -0.7, -0.5, -0.3, -0.1, -0.01, -0.001, 0.0, 0.001, 0.1)
@@ -38,9 +39,7 @@ def simulate_depth_and_step(log_step: float, depth: int, target: str) -> Outcome
     steps, lost = int(count.steps), int(count.diverged_at)
     run = zas.recursion(s, depth=depth, step_size=eta, steps=200)
     loss = run.loss.tolist()
-    shown = [
-        k for k, value in enumerate(loss) if math.isfinite(value) and 0 < value < 1e6 and (steps < 0 or k <= steps)
-    ]
+    shown = [k for k, value in enumerate(loss) if math.isfinite(value) and value < 1e6 and (steps < 0 or k <= steps)]
     shown = sorted({shown[round(i * (len(shown) - 1) / 60)] for i in range(61)})
     edge = 2 / (1 + (depth - 1) * float(s.max()) ** 2)
     end = f"no end in sight within {MOST_ITERATIONS:,} steps"
@@ -49,7 +48,7 @@ def simulate_depth_and_step(log_step: float, depth: int, target: str) -> Outcome
     one = abs(eta - 1) < 1e-12
     return Outcome(
         tables={
-            "loss": {"iteration": shown, "loss": [loss[k] for k in shown]},
+            "loss": {"iteration": shown, "loss": [max(loss[k], FLOOR) for k in shown]},
             "line": {"loss": [TOLERANCE]},
         },
         prediction="one step, at every depth" if one else f"stable below η ≈ {edge:.2g}, about 2 / (1 + (L − 1)s²)",
@@ -57,9 +56,7 @@ def simulate_depth_and_step(log_step: float, depth: int, target: str) -> Outcome
         verdict=(
             ("One step was enough." if steps == 1 else "One step was not enough.")
             if one
-            else "The run converges."
-            if steps >= 0
-            else "The run does not converge at this step size."
+            else f"The claim is about η = 1; this run {'converges' if steps >= 0 else 'does not converge'}."
         ),
         survived=(steps == 1) if one else None,
     )
@@ -70,7 +67,7 @@ def _loss_chart() -> alt.LayerChart:
     y = alt.Y(
         "loss:Q",
         title="loss",
-        scale=alt.Scale(type="log", domain=[1e-14, 1e4], clamp=True),
+        scale=alt.Scale(type="log", domain=[FLOOR, 1e4], clamp=True),
         axis=alt.Axis(format=".0e", tickCount=6),
     )
     line = alt.Chart(alt.NamedData("loss")).mark_line(point=True, clip=True, color=COLORS["blue"]).encode(x, y)
@@ -92,6 +89,7 @@ def depth_and_step() -> Explorable:
         ),
         simulate=simulate_depth_and_step,
         chart=_loss_chart(),
+        presets={"deepest": {"depth": DEPTHS[-1]}, "a step of one per cent": {"log_step": -2.0, "depth": 10}},
     )
 
 
@@ -126,18 +124,22 @@ def simulate_stable_manifold(depth: int, common: float, offset: float) -> Outcom
     if end == "still moving" and abs(a * b ** (depth - 1)) < 1e-2:
         end = "the saddle region, where the product is 0"
     on_ray = offset == 0
+    saddle = end.startswith("the saddle")
+    lost = end == "diverged"  # of the step size, about which the claim says nothing
     return Outcome(
         tables={"path": _thinned(path, common), "minimum": _minimum(depth)},
         prediction="on the ray of equal weights: to the saddle, with loss ½" if on_ray else _off_the_ray(depth, offset),
         measurement=f"{end} after {len(path) - 1:,} steps, at w₁ = {a:.3g}, others {b:.3g}, loss {loss:.3g}",
         verdict=(
-            "The ray belongs to the stable manifold."
-            if end.startswith("the saddle")
+            "Off the ray the claim says nothing; the prediction above is the book's."
+            if not on_ray
+            else "These weights are too large for the step size, so the run says nothing about the flow."
+            if lost
+            else "The ray belongs to the stable manifold."
+            if saddle
             else "The start left the ray's fate."
-        )
-        if on_ray
-        else "Off the ray: the claim says nothing.",
-        survived=end.startswith("the saddle") if on_ray else None,
+        ),
+        survived=saddle if on_ray and not lost else None,
     )
 
 
@@ -190,7 +192,7 @@ def stable_manifold() -> Explorable:
     return Explorable(
         name="zas-stable-manifold",
         claim="zero_asymmetric.stable_manifold",
-        task="Target −1, all weights equal but w₁. Drag w₁ off the dashed ray, down and up, and find out when a saddle "
+        task="Target −1, all weights equal but w₁. Move w₁ off the dashed ray, down and up, and find out when a saddle "
         "(product 0) still wins over the minima on the green curve.",
         controls=(
             Control(
@@ -204,6 +206,7 @@ def stable_manifold() -> Explorable:
         ),
         simulate=simulate_stable_manifold,
         chart=_manifold_chart(),
+        presets={"the paper's example": {"depth": 2}, "just off the ray": {"offset": -0.01}, "a tie": {"offset": 0.2}},
     )
 
 
