@@ -177,8 +177,21 @@ def test_no_text_of_a_figure_becomes_markup(text):
         patch.setattr(figures, "svg", lambda fig, **options: "")
         figures.show(drawn(), alt=text, caption=text, seeds=text, dtype=text)
     seen = Seen(bundles[0]["text/html"])
-    assert [tag for tag in seen.tags if tag != "span"] == ["figure", "div", "div", "div", "figcaption"]
+    assert [tag for tag in seen.tags if tag != "span"] == ["figure", "div", "div", "figcaption"]
     assert seen.attributes[1] == {"role": "img", "aria-label": text}
+
+
+def test_the_book_has_a_narrow_picture_for_phones_with_its_panels_below_each_other(shown, monkeypatch):
+    monkeypatch.setenv("FIRSTSTEP_BUILD", "1")
+    fig, axes = figures.new(1, 3)
+    for ax in axes:
+        ax.plot([0, 1], [0, 1], label="line")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figures.show(fig, **WORDS)
+    sizes = [(float(w), float(h)) for w, h in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', shown[0]["text/html"])]
+    (wide, _), (narrow, high) = sizes
+    assert narrow < 1.1 * 72 * figures.PHONE < wide and high > 2 * narrow
+    assert len({ax.get_subplotspec().colspan.start for ax in axes}) == 1
 
 
 def test_mathematics_in_a_caption_is_escaped_and_marked(shown):

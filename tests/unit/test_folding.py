@@ -36,7 +36,8 @@ def page(monkeypatch):
     monkeypatch.setattr(claims, "ledger", lambda: {"toy.one": claim})
     monkeypatch.setattr(claims, "records", lambda: {})
     monkeypatch.setattr(execute, "cell_seconds", lambda root, docname: {2: 7.6, 3: 0.2})
-    headline = nodes.container("", paragraph("42"), paragraph("of something"), classes=["headline"])
+    parts = nodes.title("", "In one number"), paragraph("42"), paragraph("of something")
+    headline = nodes.admonition("", *parts, classes=["headline"])
     listed = nodes.admonition("", nodes.title("", "Claims on this page"), paragraph("one"))
     setting = nodes.section("", nodes.title("", "Setting"), ids=["setting"])
     setting += [

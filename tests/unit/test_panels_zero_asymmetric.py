@@ -23,9 +23,7 @@ def test_the_predicted_edge_of_stability_separates_convergence_from_divergence()
     edge = 2 / (1 + 9)  # L = 10, s = 1
     below = panels.simulate_depth_and_step(math.log10(0.8 * edge), 10, "−I")
     above = panels.simulate_depth_and_step(math.log10(1.5 * edge), 10, "−I")
-    assert below.verdict == "The claim is about η = 1; this run converges." and above.verdict.startswith(
-        "The run does not converge"
-    )
+    assert (below.verdict[-19:], above.verdict[-22:]) == ("this run converges.", "run does not converge.")
     assert f"η ≈ {edge:.2g}" in below.prediction
 
 

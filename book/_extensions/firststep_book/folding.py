@@ -5,7 +5,7 @@ A notebook is written in reading order for JupyterLab, where nothing is hidden. 
 - A code cell whose first line is a comment folds to that line, with its length and its seconds. A cell tagged ``open``
   stays open. Cells without a first comment (imports, numbers for the text, verdicts) go to the drawer.
 - The output of the cell tagged ``lead`` follows the summary, and a small copy of its figure stands in the opener, with
-  the verdicts of the page and the ``headline`` container.
+  the verdicts of the page and what the admonition of class ``headline`` holds.
 """
 
 import html
@@ -107,20 +107,29 @@ def _take_lead(cells: list[nodes.container]) -> nodes.Node | None:
 def _open_page(doctree: nodes.document, docname: str, lead: nodes.Node | None) -> None:
     """Title and question; verdicts, number and small picture side by side; the summary; the lead."""
     page = _end(doctree)
-    headline = next((node for node in page.findall(nodes.container) if "headline" in node["classes"]), None)
+    headline = _headline(page)
     listed = next((node for node in page.findall(nodes.admonition) if _is_list_of_claims(node)), None)
     first = next((k for k, node in enumerate(page) if isinstance(node, nodes.section)), len(page))
     until = next((k for k in range(first) if _is_cell(page[k])), first)
     parts = [part for part in (_verdicts(docname), headline, _small(lead)) if part is not None]
-    for node in (headline, listed):
-        if node is not None:
-            node.parent.remove(node)
-            until -= 1
+    if listed is not None:
+        listed.parent.remove(listed)
+        until -= 1
     if lead is not None:
         page.insert(max(until, 1), lead)
     if parts:
         strip = nodes.container("", *parts, classes=["opener", f"parts-{len(parts)}"])
         page.insert(_behind_question(page), strip)
+
+
+def _headline(page: nodes.Element) -> nodes.container | None:
+    """The number that matters, taken from its place; an admonition in the notebook, since JupyterLab shows those."""
+    for node in [*page.findall(nodes.admonition), *page.findall(nodes.container)]:
+        if "headline" in node["classes"]:
+            node.parent.remove(node)
+            inside = [part for part in node if not isinstance(part, nodes.title)]
+            return nodes.container("", *inside, classes=["headline"])
+    return None
 
 
 def _is_cell(node: nodes.Node) -> bool:

@@ -36,6 +36,18 @@ HEADINGS = {
     "control": "Control",
     "decides_if": "Needed to decide",
 }
+# JupyterLab has no style sheet of the book; its own variables follow its themes.
+LIVE_STYLE = """<style>
+section.verdict { border-left: 4px solid #77818f; padding: 0.5em 1em; background: rgba(127, 127, 127, 0.08); }
+section.verdict.holds, section.verdict.holds_reduced { border-color: #2a9d6a; }
+section.verdict.corrected { border-color: #c98a1b; } section.verdict.refuted { border-color: #d9534a; }
+section.verdict .badge { border: 1px solid; border-radius: 1em; padding: 0 0.6em; font-weight: 600; }
+section.verdict .evidence { display: grid; grid-template-columns: 3fr 2fr; gap: 1.5em; }
+section.verdict ul { list-style: none; padding: 0; margin: 0; }
+section.verdict .evidence i { font-style: normal; opacity: 0.75; }
+section.verdict li.met > span:first-child { color: #2a9d6a; }
+section.verdict li.missed > span:first-child { color: #d9534a; }
+</style>"""
 _settled: set[str] = set()  # by this process
 _started = time.perf_counter()
 
@@ -237,7 +249,8 @@ def settle(
     _settled.add(id)
     if not scale.rehearsing():
         write(record)
-    bundle = {"text/html": card(claim, record), "text/plain": plain(record)}
+    markup = card(claim, record) if scale.building() else LIVE_STYLE + card(claim, record)
+    bundle = {"text/html": markup, "text/plain": plain(record)}
     display(bundle, raw=True, metadata={"firststep": asdict(record)})
 
 

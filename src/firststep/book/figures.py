@@ -121,11 +121,11 @@ def show(fig: Figure, *, alt: str, caption: str, seeds: str, dtype: str, toleran
     for name, text, allowed in (("alt", alt, "a description of the figure"), ("caption", caption, "a sentence or two")):
         checks.require(isinstance(text, str) and bool(text.strip()), name, text, allowed)
     text = f"{caption} {conditions(seeds=seeds, dtype=dtype, tolerance=tolerance)}"
-    wide = svg(fig)
-    narrow = _narrow(fig)  # changes the figure, so it comes second
+    pictures = f'<div class="wide">{svg(fig)}</div>'
+    if scale.building():  # what a phone shows; it changes the figure, so it comes second
+        pictures += f'<div class="narrow">{_narrow(fig)}</div>'
     markup = (
-        f'<figure class="firststep"><div role="img" aria-label="{html.escape(alt)}">'
-        f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'
+        f'<figure class="firststep"><div role="img" aria-label="{html.escape(alt)}">{pictures}</div>'
         f"<figcaption>{typeset(text)}</figcaption></figure>"
     )
     display({"text/html": markup, "text/plain": f"[figure: {alt}]"}, raw=True)
