@@ -318,6 +318,35 @@ def _fits(weights: Sequence[Tensor], moments: Moments) -> None:
     checks.broadcast("weights and moments", *(w.shape[:-2] for w in weights), *leading)
 
 
+def curvature_scale(weights: Weights, moments: Moments) -> Tensor:
+    """The size of the loss's Hessian along a run, roughly: a step size of 1 over it treats all starts alike.
+
+    The sum of a bound on the Gauss–Newton part at the start, ‖XXᵀ‖ Σ_l ‖W_L…W_{l+1}‖² ‖W_{l-1}…W_1‖², and of its size
+    at a balanced minimum, L ‖XXᵀ‖ ‖P*‖^{2 − 2/L}. On the way between the two the Hessian may be larger.
+
+    Args:
+        weights: the start, ``W_l: (..., d_l, d_{l-1})``.
+        moments: the data.
+
+    Returns:
+        ``(...)``.
+
+    Raises:
+        ValueError: as :func:`loss`.
+    """
+    _fits(weights, moments)
+    total = len(weights) * _norm(moments.solution()) ** (2 - 2 / len(weights))
+    for layer in range(len(weights)):
+        above, below = weights[layer + 1 :], weights[:layer]
+        outside = (_norm(_product(above)) if above else 1.0) * (_norm(_product(below)) if below else 1.0)
+        total = total + outside**2
+    return total if moments.xx is None else total * _norm(moments.xx)
+
+
+def _norm(matrix: Tensor) -> Tensor:
+    return torch.linalg.matrix_norm(matrix, ord=2)
+
+
 def reachable_rank(weights: Weights, rtol: float | None = None) -> Tensor:
     """Largest rank that the product can ever have under gradient descent from this start, ``(...)``, int64.
 

@@ -66,6 +66,24 @@ def numerical_rank(a: Tensor, rtol: float | None = None) -> Tensor:
     return (sigma > rtol * sigma[..., :1]).sum(-1)
 
 
+def nearest_of_rank(a: Tensor, rank: int) -> Tensor:
+    """The nearest matrix of at most this rank: the leading singular triplets, ``(..., m, n)``.
+
+    Args:
+        a: ``(..., m, n)``, real.
+        rank: at least 0; from min(m, n) on the matrix comes back as it is, up to round-off.
+
+    Raises:
+        ValueError: ``a`` is not a batch of finite matrices, or ``rank`` is not a natural number.
+
+    Source: Eckart & Young (1936).
+    """
+    checks.matrices("a", a)
+    checks.natural("rank", rank)
+    u, sigma, vh = torch.linalg.svd(a, full_matrices=False)
+    return (u[..., :rank] * sigma[..., None, :rank]) @ vh[..., :rank, :]
+
+
 def _singular_values(a: Tensor) -> Tensor:
     """Decreasing, ``(..., min(m, n))``, without a gradient, by the fastest of the equally accurate ways.
 

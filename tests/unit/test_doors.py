@@ -124,6 +124,7 @@ def calls():
         report.rank_correlation: (None, {"x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 4.0, 3.0], "level": 0.9}),
         spectra.rank_tolerance: (None, {"a": randn(3, 2), "convention": "torch"}),
         spectra.numerical_rank: (None, {"a": randn(3, 2), "rtol": 0.1}),
+        spectra.nearest_of_rank: (None, {"a": randn(3, 2), "rank": 1}),
         spectra.soft_rank: (None, {"h": randn(3, 2), "tau": 0.1}),
         spectra.stable_rank: (None, {"h": randn(3, 2)}),
         spectra.regularity_terms: (None, {"m": torch.eye(3, **F64)}),
@@ -143,6 +144,7 @@ def calls():
                 "measure": {"p": linear.product}, "every": 1, "constrain": None,
             },
         ),
+        linear.curvature_scale: (None, {"weights": two_layers(), "moments": moments()}),
         linear.reachable_rank: (None, {"weights": two_layers(), "rtol": 0.1}),
         linear.project_onto_reachable: (None, {"weights": two_layers(), "rtol": 0.1}),
         linear_tasks.linear_task: (

@@ -461,3 +461,41 @@ def test_a_run_keeps_the_dtype_of_its_start(dtype):
 def test_a_cadence_never_lists_its_iterations():
     due = linear._cadence(3, 2**40)
     assert due(0) and due(2**40) and due(3 * 2**30) and not due(3 * 2**30 + 1)
+
+
+# The scale of the curvature
+
+
+@given(w1=st.floats(-2, 2), w2=st.floats(-2, 2), target=st.floats(-2, 2), xx=st.floats(0.1, 3))
+def test_the_curvature_scale_of_two_scalars_is_the_trace_at_the_start_plus_that_at_a_balanced_minimum(
+    w1, w2, target, xx
+):
+    one = torch.ones(1, 1, dtype=F64)
+    moments = Moments(xx * one, xx * target * one, torch.tensor(9.0, dtype=F64))
+    found = float(linear.curvature_scale([w1 * one, w2 * one], moments))
+    assert math.isclose(found, xx * (w1**2 + w2**2 + 2 * abs(target)), rel_tol=1e-12)
+
+
+@few
+@given(widths=widths, number=seeds)
+def test_at_a_minimum_the_curvature_scale_bounds_the_hessian(widths, number):
+    weights = network(widths, number)
+    moments = Moments.whitened(linear.product(weights))
+    sizes = [w.numel() for w in weights]
+
+    def loss(flat):
+        parts = [part.reshape(w.shape) for part, w in zip(flat.split(sizes), weights, strict=True)]
+        return linear.loss(parts, moments)
+
+    flat = torch.cat([w.flatten() for w in weights])
+    hessian = torch.autograd.functional.hessian(loss, flat)
+    assert torch.linalg.matrix_norm(hessian, ord=2) <= linear.curvature_scale(weights, moments) * (1 + 1e-9)
+
+
+def test_the_curvature_scale_of_a_batch_is_that_of_each_run():
+    weights = network([4, 3, 2], 0, runs=(3,))
+    moments = Moments.of(*samples([4, 3, 2], 0, runs=(3,)))
+    found = linear.curvature_scale(weights, moments)
+    for i in range(3):
+        one = Moments(moments.xx[i], moments.yx[i], moments.yy[i])
+        assert torch.allclose(found[i], linear.curvature_scale([w[i] for w in weights], one), rtol=1e-12)

@@ -310,3 +310,19 @@ def test_every_way_to_the_singular_values_counts_the_same(shape, dtype):
     assert torch.equal(spectra.numerical_rank(a), torch.linalg.matrix_rank(a))
     assert torch.equal(spectra.numerical_rank(a.mT), spectra.numerical_rank(a))
     assert torch.equal(spectra.numerical_rank(a.requires_grad_()), spectra.numerical_rank(a.detach()))
+
+
+# The nearest matrix of a given rank
+
+
+@few
+@given(rows=sizes, columns=sizes, rank=st.integers(0, 14), number=seeds)
+def test_the_nearest_matrix_of_a_rank_keeps_the_leading_singular_values_and_is_off_by_the_others(
+    rows, columns, rank, number
+):
+    values = torch.linspace(2.0, 1.0, min(rows, columns), dtype=torch.float64)
+    a = with_spectrum(values, rows, columns, number=number)
+    near = spectra.nearest_of_rank(a, rank)
+    kept = torch.linalg.svdvals(near)
+    assert torch.allclose(kept[:rank], values[:rank]) and (kept[rank:] < 1e-12).all()
+    assert torch.allclose(torch.linalg.matrix_norm(a - near) ** 2, values[rank:].square().sum(), atol=1e-12)
