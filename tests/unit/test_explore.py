@@ -37,9 +37,9 @@ def panel(**changes):
     parts = {
         "name": "toy", "claim": "toy.algebra", "task": "Move <everything> & see.",
         "controls": (
-            Control("slope", "slope", SLOPES, 3),
-            Control("word", "word", WORDS, "plain"),
-            Control("power", "power", POWERS, 1.0, log=True),
+            Control("slope", SLOPES, 3, name="slope"),
+            Control("word", WORDS, "plain", name="word"),
+            Control("power", POWERS, 1.0, log=True, name="power"),
         ),
         "simulate": simulate,
         "chart": alt.Chart(alt.NamedData("line")).mark_line().encode(x="x:Q", y="y:Q"),
@@ -78,7 +78,7 @@ def payload(source):
 
 def test_a_control_starts_at_its_default_and_spans_its_grid():
     integer, choice, logarithmic = (c.widget() for c in panel().controls)
-    linear = Control("x", "x", (-0.5, 0.25, 1.5), 0.25).widget()
+    linear = Control("x", (-0.5, 0.25, 1.5), 0.25).widget()
     assert isinstance(integer, widgets.IntSlider) and (integer.min, integer.max, integer.value) == (-2, 3, 3)
     assert isinstance(choice, widgets.ToggleButtons) and (choice.options, choice.value) == (WORDS, "plain")
     assert isinstance(logarithmic, widgets.FloatLogSlider) and logarithmic.value == 1.0
@@ -87,10 +87,10 @@ def test_a_control_starts_at_its_default_and_spans_its_grid():
 
 
 def test_a_live_control_takes_values_that_are_not_on_the_grid():
-    slider = Control("x", "x", (0.0, 0.5, 1.0), 0.0).widget()
+    slider = Control("x", (0.0, 0.5, 1.0), 0.0).widget()
     slider.value = 0.3
     assert slider.value == 0.3
-    assert all(not w.continuous_update for w in (slider, Control("n", "n", (1, 2, 9), 1).widget()))
+    assert all(not w.continuous_update for w in (slider, Control("n", (1, 2, 9), 1).widget()))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,36 @@ def test_a_live_control_takes_values_that_are_not_on_the_grid():
 )
 def test_a_control_that_could_not_move_is_refused(values, default, log, says):
     with pytest.raises(ValueError, match=re.escape(says)):
-        Control("x", "x", values, default, log)
+        Control("x", values, default, log)
+
+
+@pytest.mark.parametrize("value", ["x", None, math.nan, -0.1, 3.1, True])
+def test_a_control_checks_its_own_range(value):
+    control = Control("size", (0.5, 1.0, 2.0), 1.0, low=0, high=3, name="size")
+    control.check(0), control.check(3.0), control.check(2.9)
+    with pytest.raises(ValueError, match=r"^size must be"):
+        control.check(value)
+
+
+def test_whole_numbers_and_words_are_kept_to():
+    with pytest.raises(ValueError, match=r"^depth must be an integer"):
+        Control("depth", (1, 2, 4), 1, name="depth").check(2.5)
+    with pytest.raises(ValueError, match=r"^law must be one of"):
+        Control("law", ("sign", "normal"), "sign", name="law").check("uniform")
+
+
+def test_a_decorated_function_is_the_panel():
+    chart = alt.Chart(alt.NamedData("line")).mark_line().encode(x="x:Q", y="y:Q")
+    parts = {"claim": "toy.algebra", "task": "Bend it.", "chart": chart, "presets": {"steep": {"slope": 3}}}
+
+    @explore.explorable(**parts, slope=Control("slope", SLOPES, 0, low=-2), word=Control("word", WORDS, "plain"))
+    def bent_line(slope, word):
+        return Outcome({"line": {"x": [0, 1], "y": [0, slope]}}, word, "m", "v", None)
+
+    assert (bent_line.name, bent_line.defaults) == ("bent-line", {"slope": 0, "word": "plain"})
+    assert bent_line.simulate(3, word=WORDS[1]).tables["line"]["y"] == [0, 3]
+    with pytest.raises(ValueError, match=r"^slope must be at least -2"):
+        bent_line.simulate(-3, "plain")
 
 
 # The grid
@@ -140,7 +169,7 @@ def test_rows_are_records_and_need_columns_of_one_length():
 
 
 def test_two_numbers_are_a_choice_and_no_slider():
-    control = Control("target", "target", (-1, 1), 1)
+    control = Control("target", (-1, 1), 1)
     assert control.kind == "choice" and isinstance(control.widget(), widgets.ToggleButtons)
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firststep.book import claims, panels
-from firststep.book.panels import full_rank, imbalance
+from firststep.book.panels.plateau import DTYPES, plateau
+from firststep.book.panels.scalar_pair import scalar_pair
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 PANELS = panels.every_panel()
@@ -33,7 +34,7 @@ def thinned(panel):
 @functools.cache
 def computed(name):
     """A thinned panel and its replay; the whole grid is computed whenever the book is built."""
-    panel = thinned(PANELS[name]())
+    panel = thinned(PANELS[name])
     return panel, panel.replay()
 
 
@@ -81,7 +82,7 @@ def test_what_the_replay_looks_up_equals_a_live_call_up_to_rounding(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_random_points_of_the_whole_grid_and_between_its_points_can_be_simulated_and_drawn(name):
-    panel, rng = PANELS[name](), random.Random(name)
+    panel, rng = PANELS[name], random.Random(name)
     for between in (False, True) * 4:
         point = {}
         for control in panel.controls:
@@ -131,7 +132,7 @@ def test_the_chart_draws_every_table_and_no_other(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_view_shows_something_and_judges_it(name):
-    outcome = PANELS[name]().simulate(**PANELS[name]().defaults)
+    outcome = PANELS[name].simulate(**PANELS[name].defaults)
     assert outcome.survived is not None
     assert sum(len(next(iter(table.values()))) for table in outcome.tables.values()) > 1
 
@@ -144,14 +145,21 @@ def test_a_state_that_judges_nothing_says_why(name):
 
 
 def test_no_two_panels_share_an_id():
-    ids = [make().name for make in PANELS.values()]
+    ids = [panel.name for panel in PANELS.values()]
     assert len(ids) == len(set(ids))
 
 
-def test_two_chapters_cannot_use_one_name(monkeypatch):
-    monkeypatch.setitem(imbalance.PANELS, "plateau", full_rank.plateau)
-    with pytest.raises(ValueError, match="name must be unique among the explorables, got name='plateau' twice"):
-        panels.every_panel()
+def test_a_panel_bears_the_name_of_its_module():
+    assert all(panel.name == name.replace("_", "-") for name, panel in PANELS.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_control_refuses_by_name_what_the_panel_cannot_be_called_with(name):
+    panel = PANELS[name]
+    for control in panel.controls:
+        for value in (math.nan, None, "no such word", 1e300 if control.high else math.inf):
+            with pytest.raises(ValueError, match=f"^{control.name} must be"):
+                panel.simulate(**panel.defaults | {control.name: value})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -163,7 +171,7 @@ def test_the_panel_tests_a_claim_of_the_ledger_and_its_section_bears_its_name(na
 
 @pytest.mark.parametrize("name", NAMES)
 def test_moving_any_live_control_redraws_the_chart(name):
-    panel = PANELS[name]()
+    panel = PANELS[name]
     *_, chart, text = box = panel.live().children
     controls = box[1:-2]
     for control, widget in zip(panel.controls, controls, strict=True):
@@ -185,7 +193,7 @@ def test_moving_any_live_control_redraws_the_chart(name):
 @given(rank_1=st.integers(1, 12), rank_2=st.integers(1, 12), aligned=st.booleans())
 def test_the_bound_is_the_dimension_of_the_hidden_space(rank_1, rank_2, aligned):
     factors = "aligned" if aligned else "unaligned"
-    outcome = full_rank.simulate_plateau(rank_1, rank_2, factors, "float64", 0)
+    outcome = plateau.simulate(rank_1, rank_2, factors, "float64", 0)
     closed_form = min(12, max(rank_1, rank_2) if aligned else min(16, rank_1 + rank_2))
     assert outcome.tables["bound"]["rank"] == [closed_form]
     assert outcome.prediction.startswith(f"rank at most {closed_form} ")
@@ -193,7 +201,7 @@ def test_the_bound_is_the_dimension_of_the_hidden_space(rank_1, rank_2, aligned)
 
 @pytest.mark.parametrize("factors, reached", [("unaligned", 5), ("aligned", 3)])
 def test_projected_descent_stops_at_the_bound(factors, reached):
-    outcome = full_rank.simulate_plateau(2, 3, factors, "projected float64", 60)
+    outcome = plateau.simulate(2, 3, factors, "projected float64", 60)
     assert outcome.survived
     assert outcome.tables["rank"]["rank"][0] == 2  # the product of the start has the smaller of both ranks
     assert outcome.tables["rank"]["rank"][-1] == max(outcome.tables["rank"]["rank"]) == reached
@@ -201,15 +209,15 @@ def test_projected_descent_stops_at_the_bound(factors, reached):
 
 def test_round_off_leaves_the_plateau_earlier_in_float32_than_in_float64_and_never_under_the_projection():
     left = {}
-    for arithmetic in full_rank.DTYPES:
-        tables = full_rank.simulate_plateau(1, 1, "unaligned", arithmetic, 150).tables
+    for arithmetic in DTYPES:
+        tables = plateau.simulate(1, 1, "unaligned", arithmetic, 150).tables
         rank = zip(tables["rank"]["iteration"], tables["rank"]["rank"], strict=True)
         left[arithmetic] = next((step for step, r in rank if r > 2), math.inf)
     assert 1 < left["float32"] < left["float64"] < left["projected float64"] == math.inf
 
 
 def test_no_iterations_measure_the_start():
-    outcome = full_rank.simulate_plateau(4, 2, "unaligned", "float64", 0)
+    outcome = plateau.simulate(4, 2, "unaligned", "float64", 0)
     assert outcome.tables["rank"] == {"iteration": [0], "rank": [2]}
 
 
@@ -219,7 +227,7 @@ def test_no_iterations_measure_the_start():
 @given(start=st.floats(0.05, 1.4), step_size=st.floats(0.01, 0.1), sign=st.sampled_from([1, -1]))
 def test_equal_weights_with_target_minus_one_and_opposite_ones_with_target_one_reach_the_saddle(start, step_size, sign):
     # On the line w₂ = s·w₁ with target −s a step is w ← w (1 − η (w² + 1)), which shrinks to the saddle.
-    outcome = full_rank.simulate_scalar_pair(start, sign * start, step_size, -sign)
+    outcome = scalar_pair.simulate(start, sign * start, step_size, -sign)
     assert outcome.measurement.startswith("the saddle at (0, 0)")
     assert outcome.survived is False
     w = start
@@ -236,7 +244,7 @@ def test_equal_weights_with_target_minus_one_and_opposite_ones_with_target_one_r
 def test_starts_off_the_line_reach_a_minimum(w1, w2, target):
     if abs(w1 - w2) < 0.1 and target == -1:
         return
-    outcome = full_rank.simulate_scalar_pair(w1, w2, 0.05, target)
+    outcome = scalar_pair.simulate(w1, w2, 0.05, target)
     assert outcome.measurement.startswith("the global minimum")
     assert outcome.survived is True
 
@@ -244,7 +252,7 @@ def test_starts_off_the_line_reach_a_minimum(w1, w2, target):
 @pytest.mark.parametrize("w1, w2, target", [(1.2, 0.3, 1), (0.4, -1.1, 1), (1.3, 0.6, -1)])
 def test_the_limit_conserves_the_imbalance_as_the_step_size_vanishes(w1, w2, target):
     def end(step_size):
-        measurement = full_rank.simulate_scalar_pair(w1, w2, step_size, target).measurement
+        measurement = scalar_pair.simulate(w1, w2, step_size, target).measurement
         a, b = map(float, re.search(r"at \((.*), (.*)\)", measurement).groups())
         return a, b
 
@@ -260,7 +268,7 @@ def test_the_limit_conserves_the_imbalance_as_the_step_size_vanishes(w1, w2, tar
 def test_descent_moves_the_imbalance_by_the_square_of_the_step_size():
     # Per step w₁² − w₂² changes by η² (w₂² − w₁²) r², r the residual: a total of order η.
     def drift(step_size):
-        path = full_rank.simulate_scalar_pair(1.2, 0.3, step_size, 1).tables["path"]
+        path = scalar_pair.simulate(1.2, 0.3, step_size, 1).tables["path"]
         return (1.2**2 - 0.3**2) - (path["w1"][-1] ** 2 - path["w2"][-1] ** 2)
 
     assert drift(0.02) > 0
@@ -269,14 +277,14 @@ def test_descent_moves_the_imbalance_by_the_square_of_the_step_size():
 
 @pytest.mark.parametrize("w1, w2", [(0.0, 0.0), (0.0, 1.0), (-0.5, 0.0)])
 def test_a_start_of_rank_zero_tests_nothing(w1, w2):
-    outcome = full_rank.simulate_scalar_pair(w1, w2, 0.1, 1)
+    outcome = scalar_pair.simulate(w1, w2, 0.1, 1)
     assert outcome.survived is None
     assert "says nothing" in outcome.prediction
 
 
 @pytest.mark.parametrize("target", [1, -1])
 def test_level_curves_are_hyperbolas_and_the_green_one_has_loss_zero(target):
-    levels = full_rank.simulate_scalar_pair(1.0, 0.5, 0.1, target).tables["levels"]
+    levels = scalar_pair.simulate(1.0, 0.5, 0.1, target).tables["levels"]
     branches = {}
     for w1, w2, branch, kind in zip(levels["w1"], levels["w2"], levels["branch"], levels["kind"], strict=True):
         branches.setdefault((branch, kind), set()).add(round(0.5 * (w1 * w2 - target) ** 2, 12))
@@ -286,6 +294,6 @@ def test_level_curves_are_hyperbolas_and_the_green_one_has_loss_zero(target):
 
 
 def test_a_steep_start_diverges_and_says_so():
-    outcome = full_rank.simulate_scalar_pair(1.5, 1.5, 1.0, -1)
+    outcome = scalar_pair.simulate(1.5, 1.5, 1.0, -1)
     assert outcome.measurement.startswith("diverged after")
     assert outcome.survived is None

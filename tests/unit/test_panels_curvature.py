@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firststep import curvature as second_order
-from firststep import hessian_products, inits
-from firststep.book.panels import curvature
+from firststep import hessian_products, inits, predicted_norms
+from firststep.book.panels import depth_and_scheme as curvature
 
 few = settings(max_examples=20, deadline=None)
 
@@ -20,18 +20,18 @@ few = settings(max_examples=20, deadline=None)
 
 @given(k=st.integers(1, 60))
 def test_the_edge_of_a_product_of_gaussians_is_that_of_the_fuss_catalan_law(k):
-    assert math.isclose(curvature.edge(k, 1.0), (k + 1) ** (k + 1) / k**k, rel_tol=1e-12)
-    assert curvature.edge(k, 1.0, orthogonal=True) == 1
+    assert math.isclose(predicted_norms.edge(k, 1.0), (k + 1) ** (k + 1) / k**k, rel_tol=1e-12)
+    assert predicted_norms.edge(k, 1.0, orthogonal=True) == 1
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 1.0])
 def test_one_pair_has_the_edge_of_marchenko_and_pastur(kept):
     # A Gaussian matrix with a share p of its columns: (1 + √p)².
-    assert math.isclose(curvature.edge(1, kept), (1 + math.sqrt(kept)) ** 2, rel_tol=1e-12)
+    assert math.isclose(predicted_norms.edge(1, kept), (1 + math.sqrt(kept)) ** 2, rel_tol=1e-12)
 
 
 def test_no_factor_has_norm_one():
-    assert curvature.edge(0, 0.5) == curvature.edge(0, 1.0, orthogonal=True) == 1
+    assert predicted_norms.edge(0, 0.5) == predicted_norms.edge(0, 1.0, orthogonal=True) == 1
 
 
 @given(k=st.integers(1, 40), kept=st.floats(0.05, 1.0), orthogonal=st.booleans())
@@ -41,7 +41,7 @@ def test_the_edge_is_the_minimum_of_the_inverse_moment_series(k, kept, orthogona
             return (1 + psi) / psi * ((kept + psi) / (1 + psi)) ** k
         return (1 + psi) * (kept + psi) ** k / psi
 
-    found = curvature.edge(k, kept, orthogonal=orthogonal)
+    found = predicted_norms.edge(k, kept, orthogonal=orthogonal)
     least = float(z(torch.logspace(-4, 6, 20_001, dtype=torch.float64)).min())
     assert found <= least * (1 + 1e-9)
     assert least <= found * (1 + 1e-4)
@@ -58,8 +58,8 @@ def test_the_edge_is_the_squared_norm_of_a_large_random_product(k, kept, orthogo
         product[:, torch.randperm(d, generator=g)[round(kept * d) :]] = 0
     found = float(torch.linalg.matrix_norm(product, 2)) ** 2
     # At d = 400 the edge is approached from below, within the order (k / d)^(2/3).
-    assert found < curvature.edge(k, kept, orthogonal=orthogonal) * 1.05
-    assert found > curvature.edge(k, kept, orthogonal=orthogonal) * 0.85
+    assert found < predicted_norms.edge(k, kept, orthogonal=orthogonal) * 1.05
+    assert found > predicted_norms.edge(k, kept, orthogonal=orthogonal) * 0.85
 
 
 @given(d=st.integers(1, 300))
@@ -77,7 +77,7 @@ def test_the_prediction_for_orthogonal_linear_networks_is_one_and_the_rule_is_gl
 ):
     layer = data.draw(st.integers(1, depth))
     assert curvature.predicted_norm("orthogonal", depth, layer, 8, "linear") == 1
-    for activation in curvature.KEPT:
+    for activation in predicted_norms.KEPT:
         rule, glorot = (curvature.predicted_norm(s, depth, layer, 8, activation) for s in ("Eq. (8)", "Glorot"))
         assert math.isclose(rule * 4 ** (depth - 1), glorot, rel_tol=1e-9)
 
@@ -88,7 +88,7 @@ def test_the_prediction_for_orthogonal_linear_networks_is_one_and_the_rule_is_gl
 @few
 @given(
     depth=st.integers(1, 4), width=st.integers(2, 6), scheme=st.sampled_from(sorted(curvature.SCHEMES)),
-    activation=st.sampled_from(sorted(curvature.KEPT)),
+    activation=st.sampled_from(sorted(predicted_norms.KEPT)),
 )  # fmt: skip
 def test_layer_norms_are_those_of_the_dense_hessian_blocks(depth, width, scheme, activation):
     run = curvature.draw(scheme, depth, width, activation, seeds=2)
@@ -110,7 +110,7 @@ def test_halving_the_weights_divides_every_norm_by_four_to_the_number_of_other_l
 
 
 @pytest.mark.parametrize(
-    "scheme, activation", list(itertools.product(sorted(curvature.SCHEMES), sorted(curvature.KEPT)))
+    "scheme, activation", list(itertools.product(sorted(curvature.SCHEMES), sorted(predicted_norms.KEPT)))
 )
 def test_norms_of_wide_shallow_networks_are_as_predicted(scheme, activation):
     run = curvature.draw(scheme, 4, 256, activation)
@@ -121,20 +121,20 @@ def test_norms_of_wide_shallow_networks_are_as_predicted(scheme, activation):
 
 @pytest.mark.parametrize("depth", [2, 10, 20])
 def test_orthogonal_linear_networks_survive_at_every_depth_to_round_off(depth):
-    outcome = curvature.simulate_depth_and_scheme(depth, 16, "orthogonal", "linear")
+    outcome = curvature.depth_and_scheme.simulate(depth, 16, "orthogonal", "linear")
     assert outcome.survived is True
     assert max(abs(norm - 1) for norm in outcome.tables["norms"]["norm"]) < 1e-12
 
 
 def test_the_rule_breaks_with_depth_and_so_do_orthogonal_weights_under_relu():
     for scheme, activation in (("Eq. (8)", "linear"), ("Eq. (8)", "relu"), ("orthogonal", "relu")):
-        outcome = curvature.simulate_depth_and_scheme(10, 64, scheme, activation)
+        outcome = curvature.depth_and_scheme.simulate(10, 64, scheme, activation)
         assert outcome.survived is False and "miss the aim" in outcome.verdict
 
 
 @pytest.mark.parametrize("scheme", ["Glorot", "He"])
 def test_the_claim_is_silent_where_jacobians_are_not_about_one(scheme):
-    outcome = curvature.simulate_depth_and_scheme(6, 64, scheme, "linear")
+    outcome = curvature.depth_and_scheme.simulate(6, 64, scheme, "linear")
     assert outcome.survived is None and "aim" not in outcome.prediction
 
 
@@ -147,12 +147,8 @@ def test_known_mid_layer_norms_of_the_rule_at_width_64():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: curvature.simulate_depth_and_scheme(1, 16, "He", "relu"), "depth must be an integer between 2 and 40"),
-        (lambda: curvature.simulate_depth_and_scheme(5, 1, "He", "relu"), "width must be an integer between 2 and 256"),
-        (lambda: curvature.simulate_depth_and_scheme(5, 9, "he", "relu"), "scheme must be one of"),
-        (lambda: curvature.simulate_depth_and_scheme(5, 9, "He", "tanh"), "activation must be one of"),
-        (lambda: curvature.edge(-1, 0.5), "pairs must be a non-negative integer"),
-        (lambda: curvature.edge(2, 0.0), r"kept must be in \(0, 1\]"),
+        (lambda: predicted_norms.edge(-1, 0.5), "pairs must be a non-negative integer"),
+        (lambda: predicted_norms.edge(2, 0.0), r"kept must be in \(0, 1\]"),
         (lambda: curvature.predicted_norm("He", 3, 4, 8, "relu"), "layer must be an integer between 1 and 3"),
         (lambda: curvature.signal_factor("He", 0, "relu"), "width must be a positive integer"),
     ],

@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from firststep.book.panels.curvature import simulate_neglected_term as simulate
+from firststep.book.panels.neglected_term import neglected_term
+
+simulate = neglected_term.simulate
 
 
 def medians(**values):

@@ -4,63 +4,40 @@ import math
 
 import pytest
 
-from firststep.book.panels import zero_asymmetric as panels
+from firststep.book.panels.zas_depth_and_step import TARGETS, zas_depth_and_step
+from firststep.book.panels.zas_stable_manifold import zas_stable_manifold
 
 
-@pytest.mark.parametrize("target", panels.TARGETS)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("depth", [2, 3, 100, 10_000])
 def test_at_step_size_one_every_target_takes_one_step_at_every_depth(depth, target):
-    outcome = panels.simulate_depth_and_step(0.0, depth, target)
+    outcome = zas_depth_and_step.simulate(0.0, depth, target)
     assert outcome.survived is True and "converged after 1 steps" in outcome.measurement
 
 
 def test_of_another_step_size_nothing_is_claimed():
-    outcome = panels.simulate_depth_and_step(-2.0, 10, "−I")
+    outcome = zas_depth_and_step.simulate(-2.0, 10, "−I")
     assert outcome.survived is None and outcome.verdict == "The claim is about η = 1; this run converges."
 
 
 def test_the_predicted_edge_of_stability_separates_convergence_from_divergence():
     edge = 2 / (1 + 9)  # L = 10, s = 1
-    below = panels.simulate_depth_and_step(math.log10(0.8 * edge), 10, "−I")
-    above = panels.simulate_depth_and_step(math.log10(1.5 * edge), 10, "−I")
+    below = zas_depth_and_step.simulate(math.log10(0.8 * edge), 10, "−I")
+    above = zas_depth_and_step.simulate(math.log10(1.5 * edge), 10, "−I")
     assert (below.verdict[-19:], above.verdict[-22:]) == ("this run converges.", "run does not converge.")
     assert f"η ≈ {edge:.2g}" in below.prediction
 
 
 @pytest.mark.parametrize("depth", [3, 4, 6])
 def test_on_the_ray_the_saddle_wins_and_a_smaller_first_weight_escapes(depth):
-    on = panels.simulate_stable_manifold(depth=depth, common=1.0, offset=0.0)
-    off = panels.simulate_stable_manifold(depth=depth, common=1.0, offset=-0.5)
+    on = zas_stable_manifold.simulate(depth=depth, common=1.0, offset=0.0)
+    off = zas_stable_manifold.simulate(depth=depth, common=1.0, offset=-0.5)
     assert on.survived is True and on.measurement.startswith("the saddle region")
     assert off.survived is None and off.measurement.startswith("the global minimum")
 
 
 def test_the_green_curve_holds_minima_and_the_path_starts_where_the_controls_say():
-    outcome = panels.simulate_stable_manifold(depth=4, common=0.75, offset=0.2)
+    outcome = zas_stable_manifold.simulate(depth=4, common=0.75, offset=0.2)
     curve, path = outcome.tables["minimum"], outcome.tables["path"]
     assert all(w * o**3 == pytest.approx(-1) for w, o in zip(curve["w1"], curve["others"], strict=True))
     assert (path["w1"][0], path["others"][0]) == (0.95, 0.75)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: panels.simulate_depth_and_step(math.nan, 2, "−I"), "log_step"),
-        (lambda: panels.simulate_depth_and_step(0.0, 0, "−I"), "depth"),
-        (lambda: panels.simulate_depth_and_step(0.0, 2_000_000, "−I"), "depth must be at most 1000000"),
-        (lambda: panels.simulate_depth_and_step(0.0, 2, "I"), "target must be one of"),
-        (lambda: panels.simulate_stable_manifold(1, 1.0, 0.0), "depth must be an integer from 2 to 20"),
-        (lambda: panels.simulate_stable_manifold(3, 0.0, 0.0), "common must be a positive number"),
-        (lambda: panels.simulate_stable_manifold(3, 1.0, math.inf), "offset"),
-    ],
-)
-def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-@pytest.mark.parametrize("name", panels.PANELS)
-def test_every_panel_can_be_drawn_at_its_default(name):
-    panel = panels.PANELS[name]()
-    outcome = panel.simulate(**{control.name: control.default for control in panel.controls})
-    assert outcome.prediction and outcome.measurement and outcome.verdict

@@ -6,12 +6,13 @@ with no network. Both lives draw the same Vega-Lite chart and state the same pre
 """
 
 import html
+import inspect
 import itertools
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
 
 import altair as alt
 import ipywidgets as widgets
@@ -19,7 +20,6 @@ import vl_convert
 from IPython.display import display
 
 from firststep import checks, scale
-from firststep.book.figures import VEGA_INK
 
 Value = float | int | str
 LIVE_STYLE = """<style>
@@ -35,18 +35,22 @@ class Control:
     """One thing a reader can move.
 
     Attributes:
-        name: the argument of ``simulate``.
         label: what the reader sees.
         values: the grid replayed on the page, in order: all numbers, or all words.
         default: the value at the start, one of ``values``.
         log: whether the live slider is logarithmic.
+        low: smallest value that the panel can be called with, on the grid or not; ``None`` for no limit.
+        high: largest such value.
+        name: the argument of the panel's function; :func:`explorable` fills it in.
     """
 
-    name: str
     label: str
     values: tuple[Value, ...]
     default: Value
     log: bool = False
+    low: float | None = None
+    high: float | None = None
+    name: str = ""
 
     def __post_init__(self):
         checks.require(len(self.values) > 1, "values", self.values, "at least two values, else nothing moves")
@@ -56,6 +60,23 @@ class Control:
         checks.require(words in (0, len(self.values)), "values", self.values, "all numbers, or all words")
         positive = words == 0 and min(self.values) > 0
         checks.require(positive or not self.log, "values", self.values, "positive numbers where log=True")
+
+    def check(self, value: Value) -> None:
+        """Refuse what the panel cannot be called with.
+
+        Raises:
+            ValueError: no word of the grid where it has words; else no finite number, none within the limits, or none
+                that is whole where the grid is.
+        """
+        if isinstance(self.values[0], str):
+            checks.one_of(self.name, value, self.values)
+            return
+        checks.number(self.name, value)
+        whole = all(isinstance(v, int) for v in self.values)
+        checks.require(not whole or checks.is_integer(value), self.name, value, "an integer")
+        inside = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        limits = [f"at least {self.low}"] * (self.low is not None) + [f"at most {self.high}"] * (self.high is not None)
+        checks.require(inside, self.name, value, " and ".join(limits))
 
     @property
     def kind(self) -> str:
@@ -101,7 +122,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Explorable:
-    """Controls, a simulation, and a chart.
+    """Controls, a simulation, and a chart; made by :func:`explorable`.
 
     Attributes:
         name: unique on the page; also the id of its element.
@@ -218,6 +239,45 @@ class Explorable:
         return button
 
 
+def explorable(
+    *,
+    claim: str,
+    task: str,
+    chart: alt.TopLevelMixin,
+    presets: dict[str, dict[str, Value]] | None = None,
+    **controls: Control,
+) -> Callable[[Callable[..., Outcome]], Explorable]:
+    """Make a panel of a function of its controls; the panel has the function's name.
+
+    Args:
+        claim: as :class:`Explorable`, and so are ``task``, ``chart`` and ``presets``.
+        task: see there.
+        chart: see there.
+        presets: see there.
+        **controls: one for each argument of the function, in the order in which they are shown.
+
+    Example:
+        >>> @explorable(claim="toy.line", task="Bend it.", chart=..., slope=Control("slope", (0, 1, 2), 1, low=0))
+        ... def line(slope) -> Outcome: ...
+    """
+    named = tuple(replace(control, name=name) for name, control in controls.items())
+
+    def decorate(function: Callable[..., Outcome]) -> Explorable:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def simulate(*given: Value, **values: Value) -> Outcome:
+            arguments = signature.bind(*given, **values).arguments
+            for control in named:
+                control.check(arguments[control.name])
+            return function(**arguments)
+
+        name = function.__name__.replace("_", "-")
+        return Explorable(name, claim, task, named, simulate, chart, presets or {})
+
+    return decorate
+
+
 def facts(outcome: Outcome) -> str:
     """Prediction, measurement and verdict of one outcome, as HTML."""
     state = {True: "survived", False: "broken", None: "silent"}[outcome.survived]
@@ -254,12 +314,3 @@ def _rounded(value: object) -> object:
         short = float(f"{value:.{SIGNIFICANT}g}")  # the largest floats round up to infinity
         return short if math.isfinite(short) else None
     return value
-
-
-def vega_theme(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
-    """The book's look for a Vega-Lite chart: no background, ink in the page's text colour."""
-    size = {"labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal"}
-    text = {"labelColor": VEGA_INK, "titleColor": VEGA_INK, **size}
-    axis = {"gridColor": VEGA_INK, "gridOpacity": 0.1, "domainColor": VEGA_INK, "tickColor": VEGA_INK, **text}
-    plain = chart.configure(background="transparent").configure_view(strokeOpacity=0)
-    return plain.configure_axis(**axis).configure_legend(**text)

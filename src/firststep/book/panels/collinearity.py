@@ -1,17 +1,17 @@
-"""The explorable on nearly collinear inputs, of the chapter on rank collapse."""
+"""The panel on nearly collinear inputs."""
 
 import functools
 import math
-from collections.abc import Callable
 
 import altair as alt
 import torch
 from torch import Tensor
 
 from firststep import checks, inits
-from firststep.book.explore import Control, Explorable, Outcome, vega_theme
-from firststep.book.figures import COLORS, VEGA_INK
-from firststep.book.panels.rank_collapse import STRENGTHS
+from firststep.book.charts import Axis, Layer, axis, chart, encoded, theory
+from firststep.book.explore import Control, Outcome, explorable
+from firststep.book.figures import COLORS
+from firststep.book.panels.soft_rank_and_bound import STRENGTHS
 from firststep.chain import Chain, collinear_inputs, follow
 from firststep.lyapunov import lyapunov_exponents
 
@@ -42,7 +42,35 @@ def transversal_exponent(gamma: float, d: int) -> float:
     return float(found[..., 1].mean())
 
 
-def simulate_collinearity(spread: str, d: int, gamma: str, normalization: str) -> Outcome:
+def _spectrum(table: str) -> Layer:
+    """The largest singular values, each in a colour of its own."""
+    names = [f"σ{k}" for k in range(1, DRAWN + 1)]
+    color = alt.Color("index:N", title=None, scale=alt.Scale(domain=names, range=list(COLORS.values())))
+
+    def layer(x: Axis, y: Axis) -> alt.Chart:
+        return encoded(alt.Chart(alt.NamedData(table)).mark_line(clip=True), x, y, color=color)
+
+    return layer
+
+
+@explorable(
+    claim="rank_collapse.fig3b",
+    task="Start nearly collinear inputs so that the second singular value does not grow along the dashed line. "
+    "Then start them exactly on a line (spread 0) and see what round-off does.",
+    chart=chart(
+        axis("depth", "depth", domain=(0, COLLINEAR_DEPTH)),
+        axis("sigma", "singular value / √N", scale="log", domain=(1e-18, 10), ticks=(1e-16, 1e-12, 1e-8, 1e-4, 1)),
+        _spectrum("sigma"),
+        theory("growth"),
+        height=280,
+    ),
+    presets={"exactly on a line": {"spread": "0"}, "two neurons": {"d": 2}, "no batch norm": {"normalization": "none"}},
+    spread=Control("spread of the inputs", SPREADS, "1e-6"),
+    d=Control("width d", (2, 3, 8, 16, 32), 16, low=2, high=64),
+    gamma=Control("residual strength γ", tuple(STRENGTHS), "∞"),
+    normalization=Control("normalization", ("batch norm", "none"), "batch norm"),
+)
+def collinearity(spread: str, d: int, gamma: str, normalization: str) -> Outcome:
     """Singular values over 40 layers from inputs near one line, the median over five seeds.
 
     Args:
@@ -50,14 +78,8 @@ def simulate_collinearity(spread: str, d: int, gamma: str, normalization: str) -
         d: width, from 2 to 64, and number of samples.
         gamma: residual strength, a key of ``STRENGTHS``.
         normalization: ``batch norm`` or ``none``, where only the total size of H is kept.
-
-    Raises:
-        ValueError: an unknown word, or a width outside its range.
     """
-    checks.one_of("spread", spread, SPREADS)
-    strength = STRENGTHS[checks.one_of("gamma", gamma, STRENGTHS)]
-    checks.one_of("normalization", normalization, ("batch norm", "none"))
-    checks.require(checks.is_integer(d) and 2 <= d <= 64, "d", d, "an integer between 2 and 64")
+    strength = STRENGTHS[gamma]
     g = inits.generators(COLLINEAR_SEEDS)
     x = collinear_inputs(d, d, float(spread), generator=g)
     layers = Chain(strength, normalization="rows" if normalization == "batch norm" else "frobenius")
@@ -118,35 +140,3 @@ def _growth_table(size: float, rate: float) -> dict[str, list]:
     reach = math.log(1 / size) / rate if rate > 1e-6 else math.inf
     last = min(float(COLLINEAR_DEPTH), max(0.0, reach))
     return {"depth": [0.0, last], "sigma": [size, size * math.exp(rate * last)]}
-
-
-def _collinearity_chart() -> alt.LayerChart:
-    x = alt.X("depth:Q", title="depth", scale=alt.Scale(domain=[0, COLLINEAR_DEPTH]))
-    axis = alt.Axis(values=[1e-16, 1e-12, 1e-8, 1e-4, 1], format=".0e")
-    y = alt.Y("sigma:Q", title="singular value / √N", scale=alt.Scale(type="log", domain=[1e-18, 10]), axis=axis)
-    names = [f"σ{k}" for k in range(1, DRAWN + 1)]
-    color = alt.Color("index:N", title=None, scale=alt.Scale(domain=names, range=list(COLORS.values())))
-    sigma = alt.Chart(alt.NamedData("sigma")).mark_line(clip=True).encode(x, y, color)
-    growth = alt.Chart(alt.NamedData("growth")).mark_line(strokeDash=[6, 4], color=VEGA_INK, clip=True).encode(x, y)
-    return vega_theme(alt.layer(sigma, growth).properties(width=480, height=280))
-
-
-def collinearity() -> Explorable:
-    """Spread of the inputs, width, γ and normalization against the singular values over depth."""
-    return Explorable(
-        name="collinearity",
-        claim="rank_collapse.fig3b",
-        task="Start nearly collinear inputs so that the second singular value does not grow along the dashed line. "
-        "Then start them exactly on a line (spread 0) and see what round-off does.",
-        controls=(
-            Control("spread", "spread of the inputs", SPREADS, "1e-6"),
-            Control("d", "width d", (2, 3, 8, 16, 32), 16),
-            Control("gamma", "residual strength γ", tuple(STRENGTHS), "∞"),
-            Control("normalization", "normalization", ("batch norm", "none"), "batch norm"),
-        ),
-        simulate=simulate_collinearity,
-        chart=_collinearity_chart(),
-    )
-
-
-PANELS: dict[str, Callable[[], Explorable]] = {"collinearity": collinearity}
