@@ -19,7 +19,7 @@ from firststep.book.evidence import below
 
 ROOT, PACKAGE = Path(__file__).parents[2], Path(firststep.__file__).parent
 sys.path.insert(0, str(ROOT / "book" / "_extensions"))  # as Sphinx does
-from firststep_book import assets, page_keys, pages, setup, verdicts  # noqa: E402
+from firststep_book import assets, maps, page_keys, pages, setup, verdicts  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 ENTRY = """
@@ -221,6 +221,18 @@ def test_the_key_of_a_page_holds_the_words_of_its_own_claims_only(book, id, chan
     assert (key() != before) is changes
 
 
+@pytest.mark.parametrize("code, changes", [("claims.records()", True), ("import math", False)])
+def test_the_key_of_a_page_that_shows_verdicts_holds_the_questions_of_the_chapters(book, code, changes):
+    def key():
+        return page_keys.page_key(notebook(code), book, docname="book/intro")
+
+    papers = LEDGER.replace("papers: {}", "papers: {toy: {title: T, chapter: book/1/index}}")
+    (book / "book" / "claims.yml").write_text(papers, encoding="utf-8")
+    before = key()
+    (book / "book" / "1" / "index.md").write_text("# One\n\n*Why?*\n", encoding="utf-8")
+    assert (key() != before) is changes
+
+
 def test_the_key_reads_code_cells_only_and_passes_over_magics(key, package):
     before = key("import math")
     assert key("%matplotlib inline\nimport math\n!ls") == before
@@ -349,7 +361,8 @@ def test_a_card_and_a_row_of_the_ledger_carry_what_is_compared(book):
 def handlers():
     """What the extension does at each event of the build."""
     found = {}
-    setup(SimpleNamespace(add_role=lambda *role: None, connect=found.__setitem__))
+    nothing = {name: lambda *what: None for name in ("add_role", "add_directive", "add_node")}
+    setup(SimpleNamespace(**nothing, connect=lambda event, handler, **how: found.__setitem__(event, handler)))
     return found
 
 
@@ -395,13 +408,47 @@ def test_a_claim_that_is_not_in_the_ledger_is_an_error(book):
 def test_only_pages_with_an_explorable_load_its_scripts():
     def loaded(body):
         names = []
-        app = SimpleNamespace(add_js_file=lambda name, **options: names.append(name))
+        add = lambda name, **options: names.append(name)  # noqa: E731
+        app = SimpleNamespace(add_js_file=add, add_css_file=add)
         context = {"body": body, "pathto": lambda path, resource: path}
         handlers()["html-page-context"](app, "page", "page.html", context, None)
         return [name for name in names if name]
 
     assert loaded("<p>prose</p>") == []
     assert loaded('<section class="explorable" id="explore-plateau">') == ["vega.js", "explore.js"]
+    assert loaded('<section class="landscape" hidden>') == ["title.css", "landscape.js"]
+    assert loaded('<table class="claims">') == ["overview.css", "overview.js"]
+
+
+def test_a_map_stands_in_the_order_of_the_pages_and_shows_the_records(book):
+    env = SimpleNamespace(
+        toctree_includes={"book/1/index": ["book/1/page"]}, titles={"book/1/page": nodes.title("", "P")}
+    )
+    app = application(book)
+    app.env, app.builder = env, SimpleNamespace(format="html", get_relative_uri=lambda a, b: f"{b}.html")
+    document = nodes.section("", maps.claim_map("", chapter="toy"))
+    claims.write(ONE, book / "_build" / "verdicts")
+    maps.draw(app, document, "book/1/index")
+    markup = document.astext()
+    assert markup.count(claims.marks("toy.one", ONE)) == 2  # on the map and in the table
+    assert markup.count(claims.marks("toy.none", None)) == 2
+    assert 'href="book/1/page.html#toy.one"' in markup
+
+
+def test_a_map_is_drawn_again_when_a_verdict_or_the_ledger_changes(book):
+    (book / "book" / "1" / "index.md").write_text("# One\n\n```{claim-map} toy\n```\n", encoding="utf-8")
+    (book / "book" / "1" / "other.md").write_text("# Two\n", encoding="utf-8")
+    found = {"book/1/index", "book/1/other", "book/1/page"}
+    path = {"book/1/page": "book/1/page.ipynb"}
+    env = SimpleNamespace(found_docs=found, doc2path=lambda name: str(book / path.get(name, f"{name}.md")))
+    stale = lambda: maps.find_stale(application(book), env, set(), set(), set())  # noqa: E731
+    assert stale() == ["book/1/index"]
+    assert stale() == []
+    claims.write(ONE, book / "_build" / "verdicts")
+    assert stale() == ["book/1/index"]
+    (book / "book" / "claims.yml").write_text(LEDGER.replace("Title of one", "Another"), encoding="utf-8")
+    assert stale() == ["book/1/index"]
+    assert stale() == []
 
 
 def test_scripts_and_styles_come_from_this_host_and_kernels_learn_that_a_page_is_built(book, monkeypatch):

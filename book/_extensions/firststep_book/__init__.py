@@ -5,23 +5,28 @@
 2. ``verdicts``: what the pages show, the records, the ledger and its pins are compared at the end of every build; the
    role ``{claim}`` links a claim to the place where it is settled.
 3. ``folding``: the form of a page: opener, folded code, drawer.
-4. ``assets``: what the pages need in a browser, from this host; ``weight``: what they do not need.
+4. ``maps``: the directive ``{claim-map}``, a chapter's claims as a map and as a table, with the verdicts of this build.
+5. ``assets``: what the pages need in a browser, from this host; ``weight``: what they do not need.
 """
 
 from sphinx.application import Sphinx
 
 import firststep
-from firststep_book import assets, folding, pages, verdicts, weight
+from firststep_book import assets, folding, maps, pages, verdicts, weight
 
 
 def setup(app: Sphinx) -> dict:
     app.add_role("claim", verdicts.ClaimRole())
+    app.add_directive("claim-map", maps.ClaimMap)
+    app.add_node(maps.claim_map)
     app.connect("config-inited", assets.leave_thebe_out)
     app.connect("builder-inited", pages.build_alone)
     app.connect("builder-inited", assets.add_assets)
     app.connect("env-get-outdated", pages.execute_and_find_stale)
+    app.connect("env-get-outdated", maps.find_stale, priority=600)  # once the pages have run
     app.connect("source-read", pages.put_key_into_kernelspec)
     app.connect("doctree-resolved", folding.rearrange)
+    app.connect("doctree-resolved", maps.draw)
     app.connect("html-page-context", assets.add_scripts_and_icon)
     app.connect("build-finished", weight.lighten)
     app.connect("build-finished", verdicts.compare_everything)

@@ -39,6 +39,12 @@ def add_scripts_and_icon(app: Sphinx, pagename: str, template: str, context: dic
     if pagename == "search":
         # A page opened as a file may not fetch the others, so its results come without excerpts.
         app.add_js_file(None, body='DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY &&= location.protocol !== "file:";')
+    if '<section class="landscape"' in context.get("body", ""):
+        app.add_css_file("title.css")
+        app.add_js_file("landscape.js", loading_method="defer")
+    if '<table class="claims"' in context.get("body", ""):
+        app.add_css_file("overview.css")
+        app.add_js_file("overview.js", loading_method="defer")
     if '<details class="fold' in context.get("body", ""):
         app.add_js_file("folds.js", loading_method="defer")
     if '<section class="explorable"' in context.get("body", ""):

@@ -79,9 +79,14 @@ def page_key(notebook: dict, root: Path, package: Path = PACKAGE, docname: str |
     files += [f for f in (package / "fashion_mnist").glob("*") if f.is_file()]
     files += [root / "requirements.txt"]
     digest = hashlib.sha256(f"{scale.name()} {scale.device()}".encode())
+    ledger = yaml.safe_load((root / "book" / "claims.yml").read_text(encoding="utf-8"))
+    if reader:  # it names the chapters and asks their questions
+        chapters = [root / f"{paper['chapter']}.md" for paper in ledger["papers"].values()]
+        files += [path for path in chapters if path.is_file()]
+        digest.update(repr(ledger["papers"]).encode())
     for file in sorted(files):
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    for entry in yaml.safe_load((root / "book" / "claims.yml").read_text(encoding="utf-8"))["claims"]:
+    for entry in ledger["claims"]:
         if reader or docname in (None, entry["page"]):
             digest.update(repr([(key, value) for key, value in entry.items() if key != "pinned"]).encode())
     return digest.hexdigest()
