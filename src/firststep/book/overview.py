@@ -15,7 +15,7 @@ from firststep.book.claims import Claim, Record
 
 FATES = {  # of gradient descent on the landscape, each with its colour
     "converges": (figures.COLORS["blue"], "reaches a minimum"),
-    "stuck": (figures.COLORS["vermilion"], "held at the saddle, the longer the darker"),
+    "stuck": (figures.COLORS["vermilion"], "held up on the way, the longer the darker"),
     "diverges": (figures.COLORS["purple"], "diverges"),
 }
 _FIRST_LINES = re.compile(r"\A# (?P<title>[^\n]+)\n+\*(?P<question>[^*\n]+\?)\*", re.MULTILINE)

@@ -79,7 +79,7 @@
   const line = (points, attributes) =>
     element("polyline", { points: points.map((p) => p.map((x) => x.toFixed(1)).join()).join(" "), fill: "none", ...attributes });
   const clip = (value) => Math.max(-5000, Math.min(5000, value)); // beyond the picture, and still a number for SVG
-  const PAD = { left: 34, bottom: 34, top: 8, right: 8 };
+  const PAD = { left: 42, bottom: 34, top: 8, right: 8 };
 
   const frame = (svg, width, height, x, y) => {
     const bottom = height - PAD.bottom;
