@@ -114,7 +114,7 @@ def test_every_button_tells_its_story(landscape: Landscape):
 
 
 def test_a_dragged_start_draws_another_path_and_says_what_becomes_of_it(landscape: Landscape):
-    path = landscape.section.locator(".plane svg")
+    path = landscape.section.locator(".plane svg").first
     loss = landscape.section.locator("[aria-label^='The loss'] svg polyline").last
     before = path.inner_html(), loss.get_attribute("points"), landscape.said
     landscape.drag_by(0, 60)

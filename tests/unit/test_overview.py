@@ -84,7 +84,7 @@ def test_a_table_has_a_row_with_marks_for_every_claim():
     assert claims.marks("toy.large", None) in markup
     assert 'href="../book/toy/page.html#toy.algebra"' in markup
     assert "Eq. (1) &lt;b&gt;" in markup
-    assert "1 of 1 rows met · cpu, 2 s" in markup
+    assert "1 of 1 rows met · cpu,\u00a02\u00a0s" in markup
 
 
 def test_a_table_with_names_says_where_a_claim_is_settled():

@@ -130,7 +130,7 @@ def _row(claim: Claim, record: Record | None, href: Callable[[str], str], names:
         page = claim.page and f'<a href="{href(claim.page)}">{html.escape(names[claim.page])}</a>'
     else:
         met, rows = record.counted if record else (0, 0)
-        page = record and f"{met} of {rows} rows met · {record.scale}, {record.seconds:.0f} s"
+        page = record and f"{met} of {rows} rows met · {record.scale},\u00a0{record.seconds:.0f}\u00a0s"
     return (
         f'<tr data-paper="{claim.chapter}" data-is="{verdict}"><td>{badge}</td>'
         f"<td>{name} <small><code>{claim.id}</code></small></td><td>{html.escape(claim.locator)}</td>"
