@@ -93,7 +93,40 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Esti
     for name, values in (("x", x), ("y", y)):
         checks.require(bool((values != values[0]).any()), name, values.tolist(), "not constant")
     rho = float(np.clip(np.corrcoef(_ranks(x), _ranks(y))[0, 1], -1, 1))
-    error = math.sqrt((1 + rho**2 / 2) / (x.size - 3))  # of arctanh(rho)
+    return _fisher(rho, x.size - 3, level)
+
+
+def partial_rank_correlation(x: ArrayLike, y: ArrayLike, given: ArrayLike, *, level: float = 0.95) -> Estimate:
+    """Spearman's rank correlation of ``x`` and ``y`` with ``given`` held fixed: what ``x`` says beyond ``given``.
+
+    The correlation of the ranks' residuals after a line through the ranks of ``given``, with Fisher's interval at one
+    degree of freedom less than :func:`rank_correlation`.
+
+    Args:
+        x: ``(n,)``, at least five values, not all the same, and not in the order of ``given`` throughout.
+        y: ``(n,)``, likewise.
+        given: ``(n,)``, not all the same.
+        level: of the interval.
+
+    Raises:
+        ValueError: lengths differ, too few values, or a side is constant or has nothing left beyond ``given``.
+    """
+    x, y, z = _numbers("x", x, 5), _numbers("y", y, 5), _numbers("given", given, 5)
+    for name, values in (("y", y), ("given", z)):
+        checks.require(x.shape == values.shape, name, values.shape, f"as long as x, {x.shape}")
+    ranks = [_ranks(values) for values in (x, y, z)]
+    for name, of in zip(("x", "y", "given"), ranks, strict=True):
+        checks.require(bool((of != of[0]).any()), name, of.tolist(), "not constant")
+    fixed = ranks[2] - ranks[2].mean()
+    left = [of - of.mean() - fixed * (fixed @ of) / (fixed @ fixed) for of in ranks[:2]]
+    for name, of in zip(("x", "y"), left, strict=True):
+        checks.require(float(np.abs(of).max()) > 1e-9 * x.size, name, "the order of given", "more than that order")
+    rho = float(np.clip(np.corrcoef(*left)[0, 1], -1, 1))
+    return _fisher(rho, x.size - 4, level)
+
+
+def _fisher(rho: float, free: int, level: float) -> Estimate:
+    error = math.sqrt((1 + rho**2 / 2) / free)  # of arctanh(rho)
     middle = math.atanh(min(max(rho, -1 + 1e-15), 1 - 1e-15))
     half = float(ndtri((1 + _level(level)) / 2)) * error
     return Estimate(rho, error * (1 - rho**2), math.tanh(middle - half), math.tanh(middle + half))

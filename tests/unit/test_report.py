@@ -40,10 +40,26 @@ def test_a_monotone_relation_has_correlation_one_and_an_interval_that_is_not_deg
     assert found.low < 1
 
 
+def test_the_partial_rank_correlation_is_the_formula_of_three_rank_correlations():
+    x, y, z = np.random.default_rng(3).normal(size=(3, 40))
+    xy, xz, yz = (report.rank_correlation(*pair).value for pair in ((x, y), (x, z), (y, z)))
+    expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    assert report.partial_rank_correlation(x, y, z).value == pytest.approx(expected)
+
+
+def test_what_two_quantities_owe_to_a_third_is_taken_out():
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=200)
+    x, y = z + 0.1 * rng.normal(size=(2, 200))
+    assert report.rank_correlation(x, y).low > 0.9
+    assert abs(report.partial_rank_correlation(x, y, z).value) < 0.2
+
+
 @pytest.mark.parametrize("estimate", [
     lambda rng: report.mean(rng.normal(size=5)),
     lambda rng: report.slope(np.arange(6), rng.normal(size=6)),
     lambda rng: report.rank_correlation(*rng.normal(size=(2, 20))),
+    lambda rng: report.partial_rank_correlation(*(rng.normal(size=(2, 20)) + 3 * (z := rng.normal(size=20))), z),
 ])  # fmt: skip
 def test_intervals_hold_the_truth_as_often_as_they_say(estimate):
     rng = np.random.default_rng(2)
@@ -60,6 +76,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(estimate):
     (lambda: report.slope([1, 2, 3], [0, 1]), "y"),
     (lambda: report.rank_correlation([1, 2, 3, 4], [1, 1, 1, 1]), "y"),
     (lambda: report.rank_correlation("abcd", [1, 2, 3, 4]), "x"),
+    (lambda: report.partial_rank_correlation([1, 2, 3, 5, 4], [1, 3, 2, 4, 5], [1, 1, 1, 1, 1]), "given"),
+    (lambda: report.partial_rank_correlation([1, 2, 3, 4, 5], [1, 3, 2, 4, 5], [1, 2, 3, 4, 5]), "x"),
 ])  # fmt: skip
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=f"^{name} must be"):
