@@ -35,6 +35,7 @@ from firststep import (
     nets,
     predicted_norms,
     report,
+    saddles,
     scale,
     spectra,
     step_counts,
@@ -147,6 +148,11 @@ def calls():
         linear.curvature_scale: (None, {"weights": two_layers(), "moments": moments()}),
         linear.reachable_rank: (None, {"weights": two_layers(), "rtol": 0.1}),
         linear.project_onto_reachable: (None, {"weights": two_layers(), "rtol": 0.1}),
+        saddles.directions: (None, {"moments": moments()}),
+        saddles.critical_point: (None, {"widths": (3, 3, 2), "kept": [0], "moments": moments(), "filled": 0}),
+        saddles.hide: (None, {"weights": two_layers(), "generator": generator}),
+        saddles.way_down: (None, {"weights": two_layers(), "moments": moments(), "rtol": 1e-8}),
+        saddles.moved: (None, {"weights": two_layers(), "direction": two_layers(), "distance": 0.1}),
         linear_tasks.linear_task: (
             None, {
                 "d_in": 3, "d_out": 2, "n": 5, "generator": generator, "whitened": False, "teacher": "gaussian",
