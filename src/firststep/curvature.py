@@ -31,6 +31,7 @@ from torch import Generator, Tensor
 from firststep import checks
 from firststep.feedforward import (
     ACTIVATIONS,
+    LOSSES,
     Pass,
     _affine,
     _check_layer,
@@ -246,6 +247,39 @@ def layer_norms(run: Pass) -> Tensor:
     checks.require(not run.samples, "run", "samples", "a pass of one input a draw")
     pulled = ((z.square().sum(-1), b * slope.unsqueeze(-2)) for b, z, slope in sides)
     return torch.stack([size * torch.linalg.matrix_norm(root, ord=2).square() for size, root in pulled])
+
+
+def tangent_kernel(run: Pass, *, loss: str = "squared") -> Tensor:
+    """Matrix of the outputs' size with the nonzero spectrum of the Gauss–Newton matrix in all weights together.
+
+    One sample: Θ = R (Σ_l ‖zˡ⁻¹‖² B_l A_l² B_lᵀ) Rᵀ with RᵀR = H_z. With n samples the blocks
+    ⟨z_aˡ⁻¹, z_bˡ⁻¹⟩ B_l(a) A_l(a) A_l(b) B_l(b)ᵀ of samples a and b stand side by side, divided by n. Biases do not move.
+
+    Args:
+        run: a pass.
+        loss: a key of ``LOSSES``.
+
+    Returns:
+        ``(..., d_L, d_L)``, or ``(..., n·d_L, n·d_L)`` with samples; symmetric, no eigenvalue negative.
+
+    Raises:
+        ValueError: ``run`` is not a pass, or an unknown loss.
+
+    Source: J Jᵀ of Jacot et al. (2018), for finite networks; JᵀJ is the matrix of Theorem 1 for all layers at once.
+    """
+    checks.one_of("loss", loss, LOSSES)
+    total = 0.0
+    for b, z, slope in zip(output_jacobians(run), run.z, run.slope, strict=False):  # z has the output, too
+        pulled = b * slope.unsqueeze(-2)
+        if not run.samples:
+            total = total + z.square().sum(-1)[..., None, None] * (pulled @ pulled.mT)
+            continue
+        total = total + torch.einsum("...ab,...aip,...bjp->...aibj", z @ z.mT / z.shape[-2], pulled, pulled)
+    root = _hessian_root(run.z[-1], loss)
+    if not run.samples:
+        return root @ total @ root.mT
+    total = torch.einsum("...aki,...aibj,...blj->...akbl", root, total, root)
+    return total.flatten(-2).flatten(-3, -2)
 
 
 def _mean_norms(factors: Tensor, inputs: Tensor, multiply: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

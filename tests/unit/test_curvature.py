@@ -487,3 +487,104 @@ def test_predicted_norms_by_hand():
     assert predicted_norms.predicted_norm("he_normal", 2, 2, 7, "relu") == pytest.approx(1)
     expected = 2 * (1 + 0.5**0.5) ** 2
     assert predicted_norms.predicted_norm("he_normal", 2, 1, 7, "relu") == pytest.approx(expected)
+
+
+# All layers together
+
+
+def dense_gauss_newton(run, loss):
+    """JᵀHJ of the outputs in all weights, mean over samples, by automatic differentiation."""
+    sizes = [w.numel() for w in run.weights]
+
+    def outputs(flat):
+        weights = [part.reshape(w.shape) for part, w in zip(flat.split(sizes), run.weights, strict=True)]
+        return feedforward.forward(
+            weights, run.z[0], biases=run.biases, activation=run.activations, samples=run.samples
+        ).z[-1]
+
+    flat = torch.cat([w.flatten() for w in run.weights])
+    jacobian = torch.func.jacrev(outputs)(flat).reshape(-1, run.z[-1].shape[-1], len(flat))
+    z = run.z[-1].reshape(-1, run.z[-1].shape[-1])
+    h = feedforward.loss_hessian(z, torch.full_like(z, 1 / z.shape[-1]), loss)
+    return (jacobian.mT @ h @ jacobian).mean(0)
+
+
+@pytest.mark.parametrize("samples", [None, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
+def test_the_tangent_kernel_has_the_nonzero_spectrum_of_the_gauss_newton_matrix(activation, loss, samples):
+    run, _ = problem((3, 5, 4, 2), activation, samples=samples)
+    kernel = torch.linalg.eigvalsh(curvature.tangent_kernel(run, loss=loss))
+    close(torch.linalg.eigvalsh(dense_gauss_newton(run, loss))[-len(kernel) :], kernel, rtol=1e-9, atol=1e-12)
+
+
+def test_a_batch_of_kernels_equals_its_draws():
+    for samples in (None, 2):
+        run, _ = problem((3, 4, 2), "tanh", draws=(3,), samples=samples)
+        kernels = curvature.tangent_kernel(run, loss="cross_entropy")
+        for i in range(3):
+            close(kernels[i], curvature.tangent_kernel(run.draw(i), loss="cross_entropy"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7])
+def test_orthogonal_linear_networks_have_the_depth_as_their_largest_eigenvalue(depth):
+    weights = inits.network([6] * (depth + 1), "orthogonal", generator=inits.generators(2))
+    run = feedforward.forward(weights, torch.eye(6, **DOUBLE)[:2])
+    close(torch.linalg.eigvalsh(curvature.tangent_kernel(run)), torch.full((2, 6), float(depth)), rtol=1e-12)
+
+
+# The limit of large width
+
+
+def test_the_edge_of_two_gaussian_layers_by_hand():
+    close(predicted_norms.gauss_newton_norm("xavier_normal", 2, 64, "linear"), 5.0)  # 1 + the edge of W Wᵀ
+    close(predicted_norms.gauss_newton_norm("curvature_normal", 2, 64, "linear"), 5 / 4)
+    close(predicted_norms.gauss_newton_norm("he_normal", 2, 64, "relu"), 1 + 2 * (1 + math.sqrt(0.5)) ** 2)
+    assert predicted_norms.gauss_newton_norm("xavier_normal", 1, 64, "linear") == 1
+
+
+def test_the_edge_of_the_kernel_grows_as_the_square_of_the_depth():
+    # log z_k has the second difference 1/z_k, so z ~ (k² cosh² x)/(2x²) at its least, where x tanh x = 1.
+    x = 1.1996786402577339
+    found = predicted_norms.gauss_newton_norm("xavier_normal", 3_000, 64, "linear") / 3_000**2
+    assert abs(found / (math.cosh(x) ** 2 / (2 * x**2)) - 1) < 1e-3
+
+
+@pytest.mark.parametrize("scheme", ["xavier_normal", "orthogonal"])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+@pytest.mark.parametrize("depth", [2, 4])
+def test_the_kernel_of_a_wide_network_has_the_predicted_edge(scheme, activation, depth):
+    weights = inits.network([200] * (depth + 1), scheme, generator=inits.generators(6))
+    x = torch.randn(6, 200, generator=generator(1), **DOUBLE)
+    names = (activation,) * (depth - 1) + ("linear",)
+    run = feedforward.forward(weights, x / x.norm(dim=-1, keepdim=True), activation=names)
+    largest = torch.linalg.eigvalsh(curvature.tangent_kernel(run))[:, -1].mean()
+    ratio = float(largest) / predicted_norms.gauss_newton_norm(scheme, depth, 200, activation)
+    assert 0.85 < ratio < 1.06
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.2])
+def test_the_edge_of_a_jacobian_of_ones_and_zeros_is_that_of_marchenko_and_pastur(share):
+    close(predicted_norms.jacobian_edge([1.0, 0.0], [share, 1 - share]), (1 + math.sqrt(share)) ** 2)
+
+
+def test_the_edge_of_a_jacobian_is_the_squared_norm_of_a_wide_layer():
+    slopes = torch.linspace(0.1, 1, 400, **DOUBLE)
+    weight = torch.randn(400, 400, generator=generator(), **DOUBLE) / 20
+    found = torch.linalg.matrix_norm(slopes[:, None] * weight, 2).square()
+    assert abs(float(found) / predicted_norms.jacobian_edge(slopes.numpy()) - 1) < 0.03
+    close(predicted_norms.jacobian_edge(3 * slopes.numpy()), 9 * predicted_norms.jacobian_edge(slopes.numpy()))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: predicted_norms.jacobian_edge([0.0]), "slopes must be"),
+        (lambda: predicted_norms.jacobian_edge([1.0], [1.0, 2.0]), "weights must be"),
+        (lambda: predicted_norms.gauss_newton_norm("he_normal", 0, 8, "relu"), "depth must be"),
+        (lambda: curvature.tangent_kernel(problem((3, 2))[0], loss="hinge"), "loss must be"),
+    ],
+)
+def test_doors_of_the_kernel_name_what_is_wrong(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -97,6 +97,7 @@ CASES = {
         )
         for name, shape in LAYERED.items()
     },
+    "curvature.tangent_kernel": lambda t: (curvature.tangent_kernel(run_of(t)), (5, 2, 2)),
     **{
         f"curvature.{name}": lambda t, name=name, shape=shape: (
             getattr(curvature, name)(run_of(t), meta(5, 2, dtype=t), 1, meta(5, 4, 3, dtype=t)), shape

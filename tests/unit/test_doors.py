@@ -194,6 +194,7 @@ def calls():
         curvature.preactivation_hessian: (None, layered),
         curvature.layer_hessian_norm: (None, layered | {"kept": True}),
         curvature.layer_norms: (None, {"run": run}),
+        curvature.tangent_kernel: (None, {"run": run, "loss": "squared"}),
         curvature.kept_form: (None, layered | {"g": randn(3, 2)}),
         curvature.neglected_terms: (None, layered | {"g": randn(3, 2)}),
         curvature.exact_form: (None, layered | {"g": randn(3, 2)}),
@@ -248,6 +249,10 @@ def calls():
             },
         ),
         predicted_norms.signal_factor: (None, {"scheme": "he_normal", "width": 3, "activation": "relu"}),
+        predicted_norms.gauss_newton_norm: (
+            None, {"scheme": "he_normal", "depth": 3, "width": 4, "activation": "relu"},
+        ),
+        predicted_norms.jacobian_edge: (None, {"slopes": [1.0, 0.5], "weights": [0.5, 0.5]}),
         predicted_norms.edge: (None, {"pairs": 2, "kept": 0.5, "orthogonal": False}),
         predicted_norms.predicted_norm: (
             None, {"scheme": "he_normal", "depth": 3, "layer": 1, "width": 5, "activation": "relu"}
