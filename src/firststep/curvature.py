@@ -253,7 +253,7 @@ def tangent_kernel(run: Pass, *, loss: str = "squared") -> Tensor:
     """Matrix of the outputs' size with the nonzero spectrum of the Gauss–Newton matrix in all weights together.
 
     One sample: Θ = R (Σ_l ‖zˡ⁻¹‖² B_l A_l² B_lᵀ) Rᵀ with RᵀR = H_z. With n samples the blocks
-    ⟨z_aˡ⁻¹, z_bˡ⁻¹⟩ B_l(a) A_l(a) A_l(b) B_l(b)ᵀ of samples a and b stand side by side, divided by n. Biases do not move.
+    ⟨z_aˡ⁻¹, z_bˡ⁻¹⟩ B_l(a) A_l(a) A_l(b) B_l(b)ᵀ of samples a and b stand side by side, divided by n. Biases rest.
 
     Args:
         run: a pass.

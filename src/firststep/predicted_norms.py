@@ -136,7 +136,7 @@ def jacobian_edge(slopes: ArrayLike, weights: ArrayLike | None = None) -> float:
 
 
 def gauss_newton_norm(scheme: str, depth: int, width: int, activation: str) -> float:
-    """Largest eigenvalue of the Gauss–Newton matrix in all weights, for unit input and loss ½‖z − t‖², of wide networks.
+    """Largest eigenvalue of the Gauss–Newton matrix in all weights of a wide network; unit input, loss ½‖z − t‖².
 
     It is that of the tangent kernel Θ = Σ_l ‖zˡ⁻¹‖² B_l A_l² B_lᵀ. With f the signal's factor and p the share of slopes
     that are one, Θ = f^{L−1} Θ_{L−1} with Θ_0 = I and Θ_k = I + W A Θ_{k−1} A Wᵀ / p. In the limit of large width
