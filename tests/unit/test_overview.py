@@ -69,6 +69,12 @@ def test_the_parts_of_a_bar_are_as_long_as_their_counts():
     ]
 
 
+def test_every_verdict_is_explained_with_its_count():
+    items = re.findall(r"<dt>.*?</span> (\d+)</dt><dd>(.*?)</dd>", overview.meanings({"refuted": 4}))
+    assert {words: n for n, words in items}[claims.VERDICTS["refuted"]] == "4"
+    assert len(items) == len(claims.VERDICTS) + 1
+
+
 def test_an_index_that_asks_nothing_is_an_error(book):
     (book / "book" / "toy" / "index.md").write_text("# Toys\n\nText.\n", encoding="utf-8")
     with pytest.raises(ValueError, match="chapter"):

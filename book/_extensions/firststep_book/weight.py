@@ -14,6 +14,7 @@ _OF_THE_THEME = re.compile(
     r'<link rel="preload" as="font"[^>]*>|<link rel="preload" as="script"[^>]*fontawesome[^>]*>'
     r"|<script[^>]*fontawesome\.js[^>]*></script>"
 )
+_NAMELESS = re.compile(r'<summary>(<span class="toctree-toggle")')  # a switch in the sidebar that says nothing
 
 
 def lighten(app: Sphinx, failure: Exception | None) -> None:
@@ -25,7 +26,8 @@ def lighten(app: Sphinx, failure: Exception | None) -> None:
     # The theme draws every icon twice, by a script of half a megabyte and by a font; one of the icons in use will do.
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        page.write_text(_OF_THE_THEME.sub("", text), encoding="utf-8")
+        text = _NAMELESS.sub(r'<summary aria-label="Pages of this chapter">\1', _OF_THE_THEME.sub("", text))
+        page.write_text(text, encoding="utf-8")
     for bundle in (static / "mathjax").glob("*-*.js"):
         if bundle.name != TYPESETTER:
             bundle.unlink()

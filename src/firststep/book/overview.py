@@ -42,8 +42,8 @@ def landscape(*, eta: float, steps: int, starts: Mapping[str, tuple[float, float
         '<button type="button" class="zoom">Zoom out</button></div>'
         f'<div class="views"><div class="plane"><div role="img" aria-label="{plane}"><canvas></canvas><svg></svg></div>'
         '<button type="button" class="handle" aria-label="Start"></button></div>'
-        '<div role="img" aria-label="The loss of this run at each step"><svg></svg></div></div>'
-        f'<p class="fate" aria-live="polite"></p><ul class="key">{"".join(key)}</ul></section>'
+        '<div role="img" aria-label="The loss of this run at each step"><svg></svg></div>'
+        f'<p class="fate" aria-live="polite"></p></div><ul class="key">{"".join(key)}</ul></section>'
     )
 
 
@@ -96,6 +96,17 @@ def tiles(records: Mapping[str, Record], href: Callable[[str], str]) -> str:
         link = f'<a href="{href(claims.papers()[chapter]["chapter"])}">{claims.typeset(title)}</a>'
         items.append(f"<li>{link}<p>{claims.typeset(asked)}</p>{bar(counts)}</li>")
     return f'<ul class="tiles">{"".join(items)}</ul>'
+
+
+def meanings(counts: Mapping[str, int]) -> str:
+    """What the verdicts mean, and how many claims have each."""
+    words = claims.VERDICTS | {"open": "its page is still to be written"}
+    badges = {verdict: claims.badge(verdict if verdict != "open" else None) for verdict in words}
+    items = "".join(
+        f"<div><dt>{badge} {counts.get(verdict, 0)}</dt><dd>{words[verdict]}</dd></div>"
+        for verdict, badge in badges.items()
+    )
+    return f'<dl class="verdicts">{items}</dl>'
 
 
 # Tables of claims
