@@ -58,7 +58,7 @@ def draw(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         def href(page: str) -> str:
             return app.builder.get_relative_uri(docname, page)
 
-        map_ = drawing.render(node["chapter"], names, records, href)
+        map_ = drawing.render(node["chapter"], records, href)
         table = overview.table(_in_order(listed, names), records, href, names)
         node.replace_self(nodes.raw("", map_ + table, format="html"))
 
