@@ -76,6 +76,7 @@ def test_every_explorable_starts(visit):
         assert panel.move(panel.start)["chart"]
 
 
+@pytest.mark.served
 def test_every_control_changes_what_is_drawn_and_what_is_said(visit):
     lacking = {
         f"{panel.id}: {control['label']}": PARTS - panel.effects(index)
@@ -85,6 +86,7 @@ def test_every_control_changes_what_is_drawn_and_what_is_said(visit):
     assert {control: parts for control, parts in lacking.items() if parts} == {}
 
 
+@pytest.mark.served
 def test_what_is_said_is_what_the_grid_holds(visit):
     for panel in panels(visit):
         scales = [range(len(control["values"])) for control in panel.controls]
@@ -97,6 +99,7 @@ def test_what_is_said_is_what_the_grid_holds(visit):
             assert shown["values"] == panel.labels(places)
 
 
+@pytest.mark.served
 def test_moving_every_control_and_back_leaves_no_trace(visit):
     """So a changed picture means a changed outcome; nothing depends on the order of moves."""
     for panel in panels(visit):
@@ -108,6 +111,7 @@ def test_moving_every_control_and_back_leaves_no_trace(visit):
     assert (visit.asked, visit.missing, visit.errors) == ([], [], [])
 
 
+@pytest.mark.served
 def test_a_fast_hand_ends_where_a_slow_one_does(visit):
     for panel in panels(visit):
         ends = [len(control["values"]) - 1 for control in panel.controls]
@@ -118,6 +122,7 @@ def test_a_fast_hand_ends_where_a_slow_one_does(visit):
         assert panel.move(ends) == slow
 
 
+@pytest.mark.served
 def test_controls_obey_the_keyboard(visit):
     for panel in panels(visit):
         for index, control in enumerate(panel.controls):
@@ -134,6 +139,7 @@ def test_controls_obey_the_keyboard(visit):
             assert pressed["values"] == panel.labels(places)
 
 
+@pytest.mark.served
 def test_presets_and_reset_put_the_controls_where_they_say(visit):
     for panel in panels(visit):
         for words, places in {**panel.payload["presets"], "Reset": panel.start}.items():
@@ -143,20 +149,20 @@ def test_presets_and_reset_put_the_controls_where_they_say(visit):
 
 
 def test_a_link_carries_the_setting(visit):
+    before = visit.page.url
     for panel in panels(visit):
         ends = [len(control["values"]) - 1 for control in panel.controls]
         panel.move(ends)
-        address = panel.section.locator(".presets a").get_attribute("href")
-        panel.move(panel.start)
-        visit.page.evaluate("hash => { location.hash = hash; }", address)
-        visit.page.wait_for_function(
-            "([id, drawn]) => document.getElementById(id).dataset.drawn === drawn",
-            arg=[panel.id, str(panel.position(ends))],
-        )
-        visit.page.evaluate("history.replaceState(null, '', location.pathname)")
-        panel.move(panel.start)
+        link = panel.section.locator(".presets a")
+        assert link.get_attribute("href").endswith(f"#{panel.id}")
+        visit.page.goto(link.evaluate("link => link.href"))
+        visit.page.wait_for_function("!document.querySelector('section.explorable:not([data-ready])')")
+        assert visit.probe("shows", panel.id)["drawn"] == panel.position(ends)
+        visit.page.goto(before)
+        visit.page.wait_for_function("!document.querySelector('section.explorable:not([data-ready])')")
 
 
+@pytest.mark.served
 def test_the_plot_is_as_wide_as_its_column_on_a_desk_and_on_a_phone(visit):
     desk = visit.page.viewport_size
     for width in (desk["width"], 390):
@@ -167,7 +173,9 @@ def test_the_plot_is_as_wide_as_its_column_on_a_desk_and_on_a_phone(visit):
             box = panel.section.locator(".chart").evaluate("e => [e.scrollWidth, e.clientWidth]")
             assert box[0] <= box[1] + 1, panel.id
             sizes = panel.section.locator(".chart svg text").evaluate_all(
-                "all => all.map(e => parseFloat(getComputedStyle(e).fontSize) * (e.getScreenCTM()?.a ?? 1))"
+                """all => all.filter(e => e.getBoundingClientRect().width > 0)
+                    .map(e => [parseFloat(getComputedStyle(e).fontSize), e.getScreenCTM()])
+                    .map(([size, turned]) => size * Math.hypot(turned.a, turned.b))"""
             )
             assert min(sizes) >= 10, panel.id
     visit.page.set_viewport_size(desk)

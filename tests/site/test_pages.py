@@ -58,10 +58,12 @@ def test_all_mathematics_is_typeset(visit):
     assert found["errors"] == []
 
 
+@pytest.mark.served
 def test_no_markup_is_left_in_the_text(visit):
     assert visit.probe("leftovers") == []
 
 
+@pytest.mark.served
 @pytest.mark.pages_with('class="cell_output')
 def test_no_output_is_an_error_or_the_name_of_an_object(visit):
     found = visit.probe("outputs")
@@ -69,11 +71,13 @@ def test_no_output_is_an_error_or_the_name_of_an_object(visit):
     assert found["bad"] == []
 
 
+@pytest.mark.served
 def test_no_control_stands_outside_an_explorable(visit):
     """Those inside are tested one by one; any other would have no kernel to answer it."""
     assert visit.probe("loneControls") == []
 
 
+@pytest.mark.served
 def test_every_picture_says_in_words_what_it_shows(visit):
     assert [found for found in visit.probe("pictures") if len(found["words"].split()) < 4] == []
 
@@ -90,12 +94,14 @@ def switch_to(visit, theme: str) -> None:
     assert visit.page.evaluate("document.documentElement.dataset.theme") == theme
 
 
+@pytest.mark.served
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_text_can_be_read_by_day_and_by_night(visit, theme: str):
     switch_to(visit, theme)
     assert visit.probe("faintText", READABLE) == []
 
 
+@pytest.mark.served
 @pytest.mark.pages_with("<svg")
 def test_the_ink_of_figures_follows_the_page(visit):
     inks = {}
@@ -113,6 +119,7 @@ def test_the_ink_of_figures_follows_the_page(visit):
 # On a phone ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.served
 def test_a_phone_shows_the_whole_width_of_the_page(visit):
     desk = visit.page.viewport_size
     visit.page.set_viewport_size(PHONE)
@@ -123,6 +130,7 @@ def test_a_phone_shows_the_whole_width_of_the_page(visit):
         visit.page.set_viewport_size(desk)
 
 
+@pytest.mark.served
 @pytest.mark.parametrize("width", [DESKTOP["width"], PHONE["width"]])
 def test_no_formula_scrolls_that_its_line_has_room_for(visit, width: int):
     desk = visit.page.viewport_size

@@ -53,14 +53,15 @@
     return { ...spec, width: "container", autosize: { type: "fit-x", contains: "padding" } };
   };
 
-  // The address of a setting: #explore-name?first=0.3&second=relu
-  const addressOf = (section, controls, places) =>
-    `#${section.id}?${new URLSearchParams(controls.map((control, i) => [control.name, control.values[places[i]]]))}`;
-  const placesFrom = (hash, section, controls) => {
-    const [id, query] = decodeURI(hash).slice(1).split("?");
-    if (id !== section.id || !query) return null;
-    const given = new URLSearchParams(query);
-    const places = controls.map((control) => control.values.findIndex((value) => String(value) === given.get(control.name)));
+  // The address of a setting: ?name.first=0.3&name.second=relu#explore-name
+  const addressOf = (section, controls, places) => {
+    const pairs = controls.map((control, i) => [`${section.id}.${control.name}`, control.values[places[i]]]);
+    return `?${new URLSearchParams(pairs)}#${section.id}`;
+  };
+  const placesFrom = (section, controls) => {
+    const given = new URLSearchParams(location.search);
+    const places = controls.map((control) =>
+      control.values.findIndex((value) => String(value) === given.get(`${section.id}.${control.name}`)));
     return places.includes(-1) ? null : places;
   };
 
@@ -108,16 +109,11 @@
         if (mark.getAttribute(name) === "#010203") mark.setAttribute(name, "currentColor");
       }
     });
-    const follow = () => {
-      const places = placesFrom(location.hash, section, controls);
-      if (places) section.scrollIntoView();
-      return places ? put(places) : null;
-    };
-    await (follow() ?? draw());
+    const asked = placesFrom(section, controls);
+    await (asked ? put(asked) : draw());
     recolor();
     new MutationObserver(recolor).observe(holder, { subtree: true, childList: true, attributes: true });
     still.remove();
-    addEventListener("hashchange", follow);
     section.dataset.ready = "true";
   };
 
