@@ -80,9 +80,22 @@ INVARIANT = sweep.grid(
     d=WIDTHS, gamma=[1.0, 0.1], law=["uniform"], depth=[100_000], burn_in=[5_000], every=[20], blocks=[20],
     seed=[0, 1, 2, 3, 4], dtype=["float64"],
 )  # fmt: skip
+# Lemmas 5 and 6, on which the proofs lean, ask for γ ≤ 1/(8Bd). There the chain forgets in about √d/(γ²d) layers, 10³ to
+# 10⁴: five memories of burn-in, twenty to average over.
+SMALL_GAMMA = [
+    point
+    for law, bound in (("sign", 1.0), ("uniform", 3**0.5))
+    for d in (8, 16)
+    for memory in [round(64 * bound**2 * d**1.5)]
+    for point in sweep.grid(
+        d=[d], gamma=[1 / (8 * bound * d)], law=[law], depth=[20 * (memory - memory % 100)],
+        burn_in=[5 * memory], every=[20], blocks=[20], seed=list(range(16)), dtype=["float64"],
+    )
+]  # fmt: skip
 SWEEPS: dict[str, tuple[Callable[..., dict], list[dict]]] = {
     "rank_collapse/fig3a": (depth_average, FIG3A),
     "rank_collapse/invariant": (depth_average, INVARIANT),
+    "rank_collapse/small_gamma": (depth_average, SMALL_GAMMA),
 }
 
 
