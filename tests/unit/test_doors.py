@@ -33,6 +33,7 @@ from firststep import (
     linear_tasks,
     lyapunov,
     nets,
+    one_layer,
     predicted_norms,
     report,
     saddles,
@@ -242,6 +243,13 @@ def calls():
         nets.MLP.forward: (mlp(), {"x": torch.ones(5, 3, device="cpu")}),
         nets.MLP.representations: (mlp(), {"x": torch.ones(5, 3, device="cpu")}),
         nets.initialize_: (None, {"net": mlp(), "scheme": "sign", "generator": generator}),
+        one_layer.moved: (None, {"m": torch.eye(3, **F64), "gamma": 0.1, "weight": randn(3, 3)}),
+        one_layer.second_order: (None, {"m": torch.eye(3, **F64), "weight": randn(3, 3)}),
+        one_layer.squares: (None, {"m": torch.eye(3, **F64)}),
+        one_layer.changes: (
+            None, {"m": torch.eye(3, **F64), "gammas": [0.1], "law": "sign", "count": 4, "generator": generator},
+        ),
+        one_layer.nearly_collinear: (None, {"d": 3, "eps": 0.1, "device": "cpu"}),
         training.raise_rank: (
             None, {
                 "net": mlp(), "x": randn(5, 3).float(), "step_size": 0.1, "steps": 2, "batches": 1, "batch_size": 4,

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,3 +73,35 @@ def test_a_recorded_run_is_the_depth_average_of_the_chain():
     direct = chain.depth_average(chain.Chain(gamma=float("inf"), law="gaussian"), x, generator=g, **options)
     assert found["stable_rank"] == direct.blocks["stable_rank"][:, 0].tolist()
     assert json.loads(json.dumps(found)) == found
+
+
+def test_averages_count_blocks_as_independent():
+    mean, error = recorded.average(np.array([[[1.0, 2.0], [3.0, 2.0]]]))
+    np.testing.assert_allclose(mean, [2.0, 2.0])
+    np.testing.assert_allclose(error, [1.0, 0.0])
+
+
+def test_the_regularity_constant_is_a_ratio_of_means_and_exact_if_the_ratio_is_constant():
+    cube = np.array([[1.0, 2.0, 5.0]])
+    alpha, error = recorded.regularity_constant(np.stack([0.25 * cube, cube], -1))
+    assert alpha == pytest.approx(0.25) and error == pytest.approx(0)
+
+
+def test_blocks_that_alternate_are_anticorrelated_and_a_trend_is_correlated():
+    assert recorded.neighbour_correlation(np.array([[1.0, -1.0] * 10])) < -0.9
+    assert recorded.neighbour_correlation(np.arange(20.0)[None]) > 0.8
+
+
+def test_a_fresh_run_is_the_recorded_one_with_its_seed():
+    point = recorded.INVARIANT[-1] | {"depth": 40, "burn_in": 20, "blocks": 2, "every": 10, "d": 8}
+    step = chain.Chain(point["gamma"], point["law"])
+    found = recorded.fresh(step, 8, seeds=[point["seed"], 77], depth=40, burn_in=20, blocks=2)
+    expected = recorded.depth_average(**point)
+    np.testing.assert_allclose(found["stable_rank"][0], expected["stable_rank"])
+
+
+def test_a_table_splits_into_its_settings():
+    table = recorded.load("rank_collapse/invariant")
+    found = recorded.by_setting(table)
+    assert len(found) == len(table) // table.seed.nunique()
+    assert found[1.0, 8]["regularity_terms"].shape == (table.seed.nunique(), table.blocks[0], 2)

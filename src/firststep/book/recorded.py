@@ -5,10 +5,12 @@ python -m firststep.book.recorded rank_collapse/fig3a --workers 2
 """
 
 import argparse
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -122,6 +124,42 @@ def load(name: str) -> pd.DataFrame:
     rows = [{**r["parameters"], **r["result"], "seconds": r["provenance"]["seconds"]} for r in records]
     table = pd.DataFrame(rows).astype({"gamma": float})
     return table.sort_values(["gamma", "d", "seed"], ignore_index=True)
+
+
+def by_setting(table: pd.DataFrame, *names: str) -> dict[tuple, dict[str, np.ndarray]]:
+    """Block averages of each measure by the columns named, γ and d if none is: ``(seeds, blocks, …)``."""
+    groups = table.groupby(list(names) or ["gamma", "d"])
+    return {key: {measure: np.array(rows[measure].tolist()) for measure in MEASURES} for key, rows in groups}
+
+
+def fresh(
+    step: chain.Chain, d: int, *, seeds: Sequence[int], depth: int, burn_in: int, measure=None, blocks: int = 5, every=10
+) -> dict[str, np.ndarray]:
+    """Block averages as :func:`by_setting` has them, from a run of several seeds at once, Gaussian inputs, N = d."""
+    generators = inits.generators(seeds)
+    x = torch.stack([torch.randn(d, d, generator=g, dtype=torch.float64, device=g.device) for g in generators])
+    options = {"measure": measure or MEASURES, "blocks": blocks, "every": every}
+    found = chain.depth_average(step, x, generator=generators, depth=depth, burn_in=burn_in, **options)
+    return {name: values.transpose(0, 1).cpu().numpy() for name, values in found.blocks.items()}
+
+
+def average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over seeds and blocks of ``(seeds, blocks, …)``, and its error, honest if blocks outlast the memory."""
+    values = values.reshape(-1, *values.shape[2:])
+    return values.mean(0), values.std(0, ddof=1) / math.sqrt(len(values))
+
+
+def regularity_constant(terms: np.ndarray) -> tuple[float, float]:
+    """α from block averages of both traces, ``(seeds, blocks, 2)``, and its standard error as of a ratio."""
+    rows, cube = terms.reshape(-1, 2).T
+    alpha = rows.mean() / cube.mean()
+    return alpha, (rows - alpha * cube).std(ddof=1) / math.sqrt(len(rows)) / cube.mean()
+
+
+def neighbour_correlation(values: np.ndarray) -> float:
+    """Correlation between successive blocks of the same run, ``(seeds, blocks)``; without memory about -1/blocks."""
+    centred = values - values.mean(1, keepdims=True)
+    return float((centred[:, 1:] * centred[:, :-1]).sum() / (centred**2).sum())
 
 
 def main(arguments: list[str] | None = None) -> None:
