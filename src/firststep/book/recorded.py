@@ -133,7 +133,15 @@ def by_setting(table: pd.DataFrame, *names: str) -> dict[tuple, dict[str, np.nda
 
 
 def fresh(
-    step: chain.Chain, d: int, *, seeds: Sequence[int], depth: int, burn_in: int, measure=None, blocks: int = 5, every=10
+    step: chain.Chain,
+    d: int,
+    *,
+    seeds: Sequence[int],
+    depth: int,
+    burn_in: int,
+    measure=None,
+    blocks: int = 5,
+    every=10,
 ) -> dict[str, np.ndarray]:
     """Block averages as :func:`by_setting` has them, from a run of several seeds at once, Gaussian inputs, N = d."""
     generators = inits.generators(seeds)
