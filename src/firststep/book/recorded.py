@@ -82,8 +82,8 @@ INVARIANT = sweep.grid(
     d=WIDTHS, gamma=[1.0, 0.1], law=["uniform"], depth=[100_000], burn_in=[5_000], every=[20], blocks=[20],
     seed=[0, 1, 2, 3, 4], dtype=["float64"],
 )  # fmt: skip
-# Lemmas 5 and 6, on which the proofs lean, ask for γ ≤ 1/(8Bd). There the chain forgets in about √d/(γ²d) layers, 10³ to
-# 10⁴: five memories of burn-in, twenty to average over.
+# Lemmas 5 and 6, on which the proofs lean, ask for γ ≤ 1/(8Bd). There the chain forgets in √d/(γ²d) layers or so, 10³
+# to 10⁴: five memories of burn-in, twenty to average over.
 SMALL_GAMMA = [
     point
     for law, bound in (("sign", 1.0), ("uniform", 3**0.5))
