@@ -3,8 +3,10 @@
 Whether a matrix is singular, and whether one subspace lies in another, are polynomial conditions. They can be
 checked exactly in the field GF(p): a polynomial identity over the integers holds there too, and a non-zero
 polynomial of degree k vanishes at a uniform random point with probability at most k/p (Schwartz 1980, Zippel
-1979). So a rank bound that gradient descent obeys for algebraic reasons can never be exceeded in GF(p), and a
-rank that random real matrices reach is reached here, but for a chance of order 1e-7. No tolerance is involved.
+1979). So a rank bound that gradient descent obeys for algebraic reasons can never be exceeded in GF(p), and a rank that
+is reached here is reached by almost all real matrices. The converse holds for random entries but for a chance of order
+1e-7 as long as k is far below p; after many steps of gradient descent k is not, and the chance is small by experience
+only. No tolerance is involved.
 
 Entries are int64 in ``[0, p)``, in numpy arrays on the CPU. Products of two entries are below 2^52, so sums over 2,048
 terms are exact.
