@@ -77,6 +77,25 @@ def slope(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Estimate:
     return _estimate(value, error, max(free, 1), level)
 
 
+def intercept(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Estimate:
+    """Value at x = 0 of the least-squares line, with Student's interval over the residuals: an extrapolation.
+
+    Args:
+        x: ``(n,)``, at least two different values.
+        y: ``(n,)``.
+        level: of the interval; it knows of scatter about a line, not of a curve where a line was assumed.
+
+    Raises:
+        ValueError: lengths differ, or all ``x`` are the same.
+    """
+    rise = slope(x, y, level=level)
+    x, y = _numbers("x", x, 2), _numbers("y", y, 2)
+    value = float(y.mean()) - rise.value * float(x.mean())
+    # The variance of the slope, times Σ(x − x̄)², is that of one residual.
+    error = rise.error * math.sqrt(float(x @ x) / x.size)
+    return _estimate(value, error, max(x.size - 2, 1), level)
+
+
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Estimate:
     """Spearman's rank correlation, ties averaged, with Fisher's interval and the variance of Bonett and Wright (2000).
 

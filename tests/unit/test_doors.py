@@ -42,6 +42,7 @@ from firststep import (
     step_counts,
     training,
     two_layer,
+    wide,
     zas,
 )
 
@@ -100,7 +101,7 @@ def calls():
     layered = {"run": run, "target": target, "layer": 1, "loss": "squared"}
     gf = {"weights": [field(2, 3)], "xx": field(3, 3), "yx": field(2, 3)}
     split = problem().split([randn(3, 4), randn(2, 3)])
-    wide = two_layer.Split(randn(9, 3), randn(2, 9), randn(9, 1))
+    split_wide = two_layer.Split(randn(9, 3), randn(2, 9), randn(9, 1))
     state = chain.State(randn(1, 3, 4))
     zas_run = {"singular_values": torch.ones(2, **F64), "depth": 2, "step_size": 0.1}
     follow = {"chain": chain.Chain(), "x": randn(3, 3), "generator": generator}
@@ -122,6 +123,7 @@ def calls():
         inits.generators: (None, {"seeds": 2, "device": "cpu"}),
         report.mean: (None, {"values": [1.0, 2.0], "level": 0.9}),
         report.slope: (None, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0], "level": 0.9}),
+        report.intercept: (None, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0], "level": 0.9}),
         report.loglog_slope: (None, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0], "level": 0.9}),
         report.rank_correlation: (None, {"x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 4.0, 3.0], "level": 0.9}),
         spectra.rank_tolerance: (None, {"a": randn(3, 2), "convention": "torch"}),
@@ -178,6 +180,24 @@ def calls():
             None, follow | {"depth": 80, "burn_in": 4, "blocks": 20, "qr_every": 4, "count": 3}
         ),
         lyapunov.gaussian_exponents: (None, {"d": 3, "device": "cpu"}),
+        wide.centre: (None, {"samples": 1.0}),
+        wide.density: (None, {"x": randn(3), "a": 1.5}),
+        wide.moment: (None, {"order": 2, "a": 1.5}),
+        wide.count_above: (None, {"level": 0.5}),
+        wide.limit_spectrum: (None, {"d": 9, "device": "cpu"}),
+        wide.rate: (None, {"gamma": 1.0, "d": 3}),
+        wide.unit_rows: (None, {"d": 3, "samples": 2, "generator": [seed()], "dtype": torch.float64}),
+        wide.states: (None, {"h": randn(1, 3, 2), "gamma": 1.0, "depth": 2, "generator": [seed()], "gains": None}),
+        wide.summaries: (None, {"h": randn(1, 3, 2)}),
+        wide.averages: (
+            None,
+            {"h": randn(1, 3, 2), "gamma": 1.0, "depth": 4, "burn_in": 1, "every": 1, "blocks": 2}
+            | {"generator": [seed()], "gains": None},
+        ),
+        wide.exponents: (
+            None,
+            {"d": 4, "samples": 2, "count": 3, "depth": 4, "burn_in": 1, "blocks": 2, "generator": [seed()]},
+        ),
         feedforward.forward: (
             None, {
                 "weights": two_layers(), "x": randn(3), "biases": [randn(3), randn(2)], "activation": "tanh",
@@ -218,8 +238,8 @@ def calls():
         two_layer.start_of_level: (
             None, {"product": randn(2, 3), "c": 1.0, "hidden": 4, "heavy": "inner", "generator": generator},
         ),
-        two_layer.orthogonalize: (None, {"split": wide, "against": ["inner"]}),
-        two_layer.outer_off_inner: (None, {"split": wide}),
+        two_layer.orthogonalize: (None, {"split": split_wide, "against": ["inner"]}),
+        two_layer.outer_off_inner: (None, {"split": split_wide}),
         flow.gradient_flow: (
             None, {"weights": two_layers(), "moments": moments(), "times": [0.0, 0.1], "rtol": 1e-6, "atol": 1e-6},
         ),

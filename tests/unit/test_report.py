@@ -21,6 +21,14 @@ def test_a_slope_and_its_error_are_those_of_scipy():
     assert (ours.value, ours.error) == pytest.approx((theirs.slope, theirs.stderr))
 
 
+def test_an_intercept_and_its_error_are_those_of_scipy():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 12))
+    theirs, ours = stats.linregress(x, y), report.intercept(x, y)
+    assert (ours.value, ours.error) == pytest.approx((theirs.intercept, theirs.intercept_stderr))
+    assert report.intercept([1, 2], [3, 5])[:2] == (1.0, np.inf)
+
+
 def test_two_points_leave_the_slope_without_an_interval():
     assert report.slope([0, 1], [0, 2])[:1] == (2.0,)
     assert report.slope([0, 1], [0, 2]).high == np.inf

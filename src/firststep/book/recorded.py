@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from firststep import chain, checks, inits
+from firststep import chain, checks, inits, wide
 from firststep.book import claims, sweep
 
 TAUS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -70,6 +70,56 @@ def depth_average(
     return {"taus": list(TAUS), **averages, "microseconds_per_layer": round(spent * 1e6, 1)}
 
 
+def wide_averages(
+    gamma: float | str, d: int, samples: int, depth: int, burn_in: int, every: int, blocks: int, seed: int
+) -> dict:
+    """Stationary averages of the normalized chain with Gaussian weights, drawn from its exact law; float64.
+
+    Args:
+        gamma: γ, a number or ``"inf"``.
+        d: width.
+        samples: N.
+        depth: layers averaged over.
+        burn_in: layers before them.
+        every: layers between two measurements.
+        blocks: parts of the average, for its error.
+        seed: of inputs and weights.
+
+    Returns:
+        Block averages of :func:`firststep.wide.summaries`, ``(blocks, …)`` as nested lists.
+
+    Raises:
+        ValueError: as :func:`firststep.wide.averages`.
+    """
+    g = inits.generators([seed], device="cpu")
+    options = {"depth": depth, "burn_in": burn_in, "every": every, "blocks": blocks, "generator": g}
+    found = wide.averages(wide.unit_rows(d, samples, g), gamma=float(gamma), **options)
+    return {name: values[:, 0].tolist() for name, values in found.items()}
+
+
+def wide_exponents(d: int, samples: int, count: int, depth: int, burn_in: int, blocks: int, seed: int) -> dict:
+    """Lyapunov exponents of the chain without skip connections and Gaussian weights; float64.
+
+    Args:
+        d: width.
+        samples: N.
+        count: number of exponents.
+        depth: layers averaged over.
+        burn_in: layers before them.
+        blocks: parts of the average, for its error.
+        seed: of inputs and weights.
+
+    Returns:
+        ``exponents``: their block averages, ``(blocks, count)`` as nested lists.
+
+    Raises:
+        ValueError: as :func:`firststep.wide.exponents`.
+    """
+    g = inits.generators([seed], device="cpu")
+    found = wide.exponents(d, samples, count, depth=depth, burn_in=burn_in, blocks=blocks, generator=g)
+    return {"exponents": found[:, 0].tolist()}
+
+
 # Figure 3a averages over 10⁶ layers from the first on, γ and widths as there; float32, which the page checks against
 # float64. One layer in twenty is measured: neighbours hardly differ, and eigenvalues cost more than a layer.
 FIG3A = sweep.grid(
@@ -82,6 +132,7 @@ INVARIANT = sweep.grid(
     d=WIDTHS, gamma=[1.0, 0.1], law=["uniform"], depth=[100_000], burn_in=[5_000], every=[20], blocks=[20],
     seed=[0, 1, 2, 3, 4], dtype=["float64"],
 )  # fmt: skip
+<<<<<<< HEAD
 # Lemmas 5 and 6, on which the proofs lean, ask for γ ≤ 1/(8Bd). There the chain forgets in √d/(γ²d) layers or so, 10³
 # to 10⁴: five memories of burn-in, twenty to average over.
 SMALL_GAMMA = [
@@ -98,6 +149,37 @@ SWEEPS: dict[str, tuple[Callable[..., dict], list[dict]]] = {
     "rank_collapse/fig3a": (depth_average, FIG3A),
     "rank_collapse/invariant": (depth_average, INVARIANT),
     "rank_collapse/small_gamma": (depth_average, SMALL_GAMMA),
+=======
+
+
+def _wide(d: int, gamma: float | str, depth: int, samples: float = 3.0) -> dict:
+    """A point of the wide sweep: N = samples · √d; burn-in and blocks are long against the memory, √d/κ layers."""
+    slow = 1 / wide.rate(float(gamma), d)
+    every, blocks = max(1, math.isqrt(d) // 4), 20
+    long = round(depth * slow / (every * blocks)) * every * blocks
+    return {
+        "gamma": gamma, "d": d, "samples": round(samples * math.sqrt(d)), "depth": long,
+        "burn_in": round(max(d, 20 * math.sqrt(d)) * slow), "every": every, "blocks": blocks, "seed": 0,
+    }  # fmt: skip
+
+
+WEAK = {d: 0.5 / math.sqrt(d) for d in (512, 1_024)}  # γ²d = ¼: the skip connection carries most of a layer
+# Three samples for every √d are more than the plateau holds; one is less, and has a law of its own.
+WIDE = [_wide(d, gamma, depth) for d, depth in ((2_048, 9_600), (512, 20_000), (1_024, 16_000)) for gamma in STRENGTHS]
+WIDE += [_wide(d, "inf", 12_000, samples=1.0) for d in (512, 1_024, 2_048)]
+WIDE += [_wide(d, gamma, 8_000) for d, gamma in WEAK.items()] + [_wide(4_096, "inf", 6_400)]
+# Zeros are told from small exponents by their errors, 1/√(2·d·depth), which one seed does not bring down far enough.
+WIDE_EXPONENTS = [
+    {"d": d, "samples": n, "count": n, "depth": depth, "burn_in": 4 * d, "blocks": 20, "seed": seed}
+    for seed in range(3)
+    for d, n, depth in ((256, 36, 60_000), (512, 50, 60_000), (1_024, 68, 50_000))
+]
+SWEEPS: dict[str, tuple[Callable[..., dict], list[dict]]] = {
+    "rank_collapse/fig3a": (depth_average, FIG3A),
+    "rank_collapse/invariant": (depth_average, INVARIANT),
+    "rank_collapse/wide_limit": (wide_averages, WIDE),
+    "rank_collapse/wide_counts": (wide_exponents, WIDE_EXPONENTS),
+>>>>>>> fcbcaa5 (The wide limit and where the plateau stands: two pages, panel, exact reduced chain, recorded runs)
 }
 
 
@@ -122,8 +204,9 @@ def load(name: str) -> pd.DataFrame:
         raise ValueError(f"results/{name} must hold every run of its grid, got {missing} missing: run make results")
     records = [found[one] for one in wanted]
     rows = [{**r["parameters"], **r["result"], "seconds": r["provenance"]["seconds"]} for r in records]
-    table = pd.DataFrame(rows).astype({"gamma": float})
-    return table.sort_values(["gamma", "d", "seed"], ignore_index=True)
+    table = pd.DataFrame(rows)
+    order = [column for column in ("gamma", "d", "samples", "seed") if column in table]
+    return table.astype({"gamma": float} if "gamma" in table else {}).sort_values(order, ignore_index=True)
 
 
 def by_setting(table: pd.DataFrame, *names: str) -> dict[tuple, dict[str, np.ndarray]]:
