@@ -132,7 +132,6 @@ INVARIANT = sweep.grid(
     d=WIDTHS, gamma=[1.0, 0.1], law=["uniform"], depth=[100_000], burn_in=[5_000], every=[20], blocks=[20],
     seed=[0, 1, 2, 3, 4], dtype=["float64"],
 )  # fmt: skip
-<<<<<<< HEAD
 # Lemmas 5 and 6, on which the proofs lean, ask for γ ≤ 1/(8Bd). There the chain forgets in √d/(γ²d) layers or so, 10³
 # to 10⁴: five memories of burn-in, twenty to average over.
 SMALL_GAMMA = [
@@ -145,11 +144,6 @@ SMALL_GAMMA = [
         burn_in=[5 * memory], every=[20], blocks=[20], seed=list(range(16)), dtype=["float64"],
     )
 ]  # fmt: skip
-SWEEPS: dict[str, tuple[Callable[..., dict], list[dict]]] = {
-    "rank_collapse/fig3a": (depth_average, FIG3A),
-    "rank_collapse/invariant": (depth_average, INVARIANT),
-    "rank_collapse/small_gamma": (depth_average, SMALL_GAMMA),
-=======
 
 
 def _wide(d: int, gamma: float | str, depth: int, samples: float = 3.0) -> dict:
@@ -177,9 +171,9 @@ WIDE_EXPONENTS = [
 SWEEPS: dict[str, tuple[Callable[..., dict], list[dict]]] = {
     "rank_collapse/fig3a": (depth_average, FIG3A),
     "rank_collapse/invariant": (depth_average, INVARIANT),
+    "rank_collapse/small_gamma": (depth_average, SMALL_GAMMA),
     "rank_collapse/wide_limit": (wide_averages, WIDE),
     "rank_collapse/wide_counts": (wide_exponents, WIDE_EXPONENTS),
->>>>>>> fcbcaa5 (The wide limit and where the plateau stands: two pages, panel, exact reduced chain, recorded runs)
 }
 
 
