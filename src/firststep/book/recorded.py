@@ -166,7 +166,7 @@ WIDE += [_wide(d, gamma, 8_000) for d, gamma in WEAK.items()] + [_wide(4_096, "i
 WIDE_EXPONENTS = [
     {"d": d, "samples": n, "count": n, "depth": depth, "burn_in": 4 * d, "blocks": 20, "seed": seed}
     for seed in range(3)
-    for d, n, depth in ((256, 36, 60_000), (512, 50, 60_000), (1_024, 68, 50_000))
+    for d, n, depth in ((128, 28, 200_000), (256, 36, 60_000), (512, 50, 60_000), (1_024, 68, 50_000))
 ]
 SWEEPS: dict[str, tuple[Callable[..., dict], list[dict]]] = {
     "rank_collapse/fig3a": (depth_average, FIG3A),
