@@ -2,15 +2,13 @@
 
 import functools
 import math
-from collections.abc import Callable
 
-import altair as alt
 import torch
 from torch import Tensor
 
-from firststep import checks, inits, scale, wide
-from firststep.book.explore import Control, Explorable, Outcome, vega_theme
-from firststep.book.figures import COLORS, VEGA_INK
+from firststep import inits, scale, wide
+from firststep.book.charts import axis, chart, line, theory
+from firststep.book.explore import Control, Outcome, explorable
 from firststep.chain import LAWS, Chain, batch_norm, depth_average
 
 STRENGTHS = {"∞": math.inf, "1": 1.0, "0.1": 0.1, "1/(2√d)": None}  # the last depends on the width
@@ -39,9 +37,9 @@ def spectrum(gamma: float, d: int, law: str, setting: str) -> tuple[Tensor, floa
     measure = {"reached": reached, "r": lambda state: state.stable_rank()}
     layers = round(24 * math.sqrt(d) * slow / every) * every
     burn_in = round(10 * math.sqrt(d) * slow)
-    chain = Chain(gamma, law, normalization)
+    layer = Chain(gamma, law, normalization)
     found = depth_average(
-        chain,
+        layer,
         batch_norm(x),
         depth=layers,
         generator=generators,
@@ -54,22 +52,29 @@ def spectrum(gamma: float, d: int, law: str, setting: str) -> tuple[Tensor, floa
     return (above[:-1] - above[1:]) / (0.1 * math.sqrt(d)), float(found.mean("r"))
 
 
-def simulate_wide_limit(gamma: str, d: int, law: str, setting: str) -> Outcome:
-    """The spectrum of M in units of √d, averaged over the layers of a chain, against the law of the wide limit.
-
-    Args:
-        gamma: residual strength, a key of ``STRENGTHS``.
-        d: width, from 4 to 128.
-        law: of the weights, a key of :data:`firststep.chain.LAWS`.
-        setting: a key of ``SETTINGS``.
-
-    Raises:
-        ValueError: an unknown word, or a width outside its range.
-    """
-    checks.one_of("gamma", gamma, STRENGTHS)
-    checks.one_of("law", law, LAWS)
-    samples, normalization = SETTINGS[checks.one_of("setting", setting, SETTINGS)]
-    checks.require(checks.is_integer(d) and 4 <= d <= 128, "d", d, "an integer between 4 and 128")
+@explorable(
+    claim="rank_collapse.wide_limit",
+    task="Move the blue staircase away from the dashed curve: with another strength of the skip connection, other "
+    "weights, a small width, fewer samples than the plateau holds, or without normalization.",
+    chart=chart(
+        axis("x", "eigenvalue of M, in units of √d", domain=[0, 2.6]),
+        axis("density", "density", domain=[0, 2.5]),
+        line("measured", "blue", steps=True),
+        theory("law"),
+    ),
+    presets={
+        "a weak branch": {"gamma": "1/(2√d)"},
+        "few samples": {"setting": "N = √d"},
+        "break it": {"setting": "no batch norm"},
+    },
+    gamma=Control("strength γ of the random branch", tuple(STRENGTHS), "∞"),
+    d=Control("width d", WIDTHS, 128, low=4, high=128),
+    law=Control("weights", tuple(LAWS), "gaussian"),
+    setting=Control("setting", tuple(SETTINGS), "N = 3√d"),
+)
+def wide_limit(gamma: str, d: int, law: str, setting: str) -> Outcome:
+    """The spectrum of M in units of √d, averaged over the layers of a chain, against the law of the wide limit."""
+    samples, normalization = SETTINGS[setting]
     strength = STRENGTHS[gamma] or 0.5 / math.sqrt(d)
     heights, r = spectrum(strength, d, law, setting)
     a = wide.centre(samples)
@@ -85,10 +90,9 @@ def simulate_wide_limit(gamma: str, d: int, law: str, setting: str) -> Outcome:
         verdict = "Without batch normalization there is no such law: r goes to one."
     return Outcome(
         tables={
-            "bars": {
-                "left": [k / 10 for k in range(BINS)],
-                "right": [(k + 1) / 10 for k in range(BINS)],
-                "density": [min(float(v), 2.5) for v in heights],
+            "measured": {
+                "x": [k / 10 for k in range(BINS + 1)],
+                "density": [min(float(v), 2.5) for v in (*heights, heights[-1])],
             },
             "law": {"x": x.tolist(), "density": shown.tolist()},
         },
@@ -98,41 +102,3 @@ def simulate_wide_limit(gamma: str, d: int, law: str, setting: str) -> Outcome:
         verdict=verdict,
         survived=near if normal or near else None,
     )
-
-
-def _chart() -> alt.LayerChart:
-    x = alt.X("left:Q", title="eigenvalue of M, in units of √d", scale=alt.Scale(domain=[0, 2.6], nice=False))
-    y = alt.Y("density:Q", title="density", scale=alt.Scale(domain=[0, 2.5], nice=False))
-    bars = (
-        alt.Chart(alt.NamedData("bars")).mark_rect(color=COLORS["blue"], opacity=0.6).encode(
-            x, alt.X2("right:Q"), y, alt.Y2(datum=0)
-        )
-    )  # fmt: skip
-    line = alt.Chart(alt.NamedData("law")).mark_line(strokeDash=[6, 4], color=VEGA_INK).encode(alt.X("x:Q"), y)
-    return vega_theme(alt.layer(bars, line).properties(width=520, height=240))
-
-
-def wide_limit() -> Explorable:
-    """γ, width, law of the weights and number of samples against the predicted law of the spectrum."""
-    return Explorable(
-        name="wide-limit",
-        claim="rank_collapse.wide_limit",
-        task="Move the bars away from the dashed curve: with another strength of the skip connection, other weights, a "
-        "small width, fewer samples than the plateau holds, or without normalization.",
-        controls=(
-            Control("gamma", "strength γ of the random branch", tuple(STRENGTHS), "∞"),
-            Control("d", "width d", WIDTHS, 128),
-            Control("law", "weights", tuple(LAWS), "gaussian"),
-            Control("setting", "setting", tuple(SETTINGS), "N = 3√d"),
-        ),
-        simulate=simulate_wide_limit,
-        chart=_chart(),
-        presets={
-            "a weak branch": {"gamma": "1/(2√d)"},
-            "few samples": {"setting": "N = √d"},
-            "break it": {"setting": "no batch norm"},
-        },
-    )
-
-
-PANELS: dict[str, Callable[[], Explorable]] = {"wide_limit": wide_limit}
