@@ -126,6 +126,12 @@ def calls():
         report.intercept: (None, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0], "level": 0.9}),
         report.loglog_slope: (None, {"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 4.0], "level": 0.9}),
         report.rank_correlation: (None, {"x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, 2.0, 4.0, 3.0], "level": 0.9}),
+        report.partial_rank_correlation: (
+            None, {
+                "x": [1.0, 2.0, 3.0, 4.0, 5.0], "y": [1.0, 2.0, 4.0, 3.0, 5.0], "given": [2.0, 1.0, 4.0, 5.0, 3.0],
+                "level": 0.9,
+            },
+        ),
         spectra.rank_tolerance: (None, {"a": randn(3, 2), "convention": "torch"}),
         spectra.numerical_rank: (None, {"a": randn(3, 2), "rtol": 0.1}),
         spectra.nearest_of_rank: (None, {"a": randn(3, 2), "rank": 1}),
