@@ -194,6 +194,7 @@ def test_letters_of_the_landscape_can_be_read_and_lie_inside(opened, site: Path,
     visit = opened(required_page(site, TITLE), "http")
     visit.page.set_viewport_size({"width": width, "height": 900})
     landscape = Landscape(visit)
+    visit.page.wait_for_function("document.querySelector('.plane svg').getBoundingClientRect().right <= innerWidth")
     letters = landscape.section.locator("svg text").evaluate_all("""all => all.map(e => {
         const { left, right } = e.getBoundingClientRect();
         return [parseFloat(getComputedStyle(e).fontSize), left, right];
