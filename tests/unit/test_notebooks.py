@@ -59,3 +59,59 @@ def test_no_page_types_how_many_claims_or_modules_there_are():
     texts = [*prose, *(ROOT / "book").rglob("*.md"), *NOTEBOOKS]
     found = {path.name: counted.findall(path.read_text(encoding="utf-8")) for path in texts}
     assert not {name: words for name, words in found.items() if words}
+
+
+# The second form of a page
+
+
+def tags(cell):
+    return cell["metadata"].get("tags", [])
+
+
+def lines(cell):
+    return [line for line in "".join(cell["source"]).splitlines() if line.strip()]
+
+
+SETTLING = [path for path in NOTEBOOKS if any("settle(" in "".join(c["source"]) for c in code_cells(path))]
+settling = pytest.mark.parametrize("path", SETTLING, ids=lambda path: path.relative_to(ROOT / "book").as_posix())
+
+
+@settling
+def test_a_page_settles_at_most_four_claims(path):
+    assert 1 <= sum("".join(cell["source"]).count("settle(\n") for cell in code_cells(path)) <= 4
+
+
+@settling
+def test_one_cell_shows_the_picture_that_carries_the_idea(path):
+    assert sum("lead" in tags(cell) for cell in code_cells(path)) == 1
+
+
+@settling
+def test_at_most_two_short_cells_stay_open(path):
+    opened = [cell for cell in code_cells(path) if "open" in tags(cell)]
+    assert len(opened) <= 2
+    assert all(len(lines(cell)) <= 12 for cell in opened)
+
+
+MACHINERY = re.compile(r"^(import |from |assert |\w+\.show\(\))|\b(glue|settle)\(", re.MULTILINE)
+
+
+@settling
+def test_a_cell_says_what_it_does_and_fits_on_a_screen_unless_it_lists_evidence(path):
+    for cell in code_cells(path):
+        source = "".join(cell["source"])
+        assert source.startswith("# ") or MACHINERY.search(source), source[:80]
+        assert len(lines(cell)) <= 30 or "settle(" in source, source[:80]
+
+
+@settling
+def test_the_first_cell_asks_a_question_names_the_claims_and_one_number(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    first = "".join(cells[0]["source"])
+    assert first.startswith("# ") and re.search(r"^\*.+\?\*$", first, re.MULTILINE)
+    assert ":class: headline" in first and re.search(r"Claims? on this page", first)
+
+
+@notebooks
+def test_numbers_of_the_text_come_through_the_book_s_own_glue(path):
+    assert not [cell for cell in code_cells(path) if "from myst_nb import glue" in "".join(cell["source"])]

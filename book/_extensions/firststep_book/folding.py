@@ -137,7 +137,7 @@ def _is_cell(node: nodes.Node) -> bool:
 
 
 def _is_list_of_claims(node: nodes.admonition) -> bool:
-    return node.children and node[0].astext() == "Claims on this page"
+    return node.children and node[0].astext() in ("Claims on this page", "Claim on this page")
 
 
 def _behind_question(page: nodes.Element) -> int:
