@@ -181,6 +181,30 @@ def theorem_step_size(target_norm: float | Tensor, depth: int | Tensor) -> Tenso
     return torch.minimum(1 / (4 * depth**3 * phi**6), 1 / (144 * depth**2 * phi**4))
 
 
+def sharp_step_size(spectral_norm: float | Tensor, depth: int | Tensor) -> Tensor:
+    """Step size up to which ZAS never overshoots, and R(t) ≤ (1 − η)^{2t} R(0).
+
+    It is 1/(x + (L − 1)s²), where s = ‖Φ‖₂ and x solves x = (1 + s²/x)^{L−1}: the squared hidden product u^{2(L−1)} at
+    the end of gradient flow.
+
+    Args:
+        spectral_norm: s, ``(...)``.
+        depth: L, broadcast.
+
+    Returns:
+        ``(...)``, float64.
+
+    Raises:
+        ValueError: a norm that is negative or not finite, or a depth below 1.
+
+    Source: this book, *A sharp step size*.
+    """
+    u, _ = solution(spectral_norm, depth)
+    s = checks.reals("spectral_norm", spectral_norm, device=u.device, allowed="finite and at least 0")
+    before = _depths(depth, u.device) - 1
+    return 1 / (u ** (2 * before) + before * s**2)
+
+
 # The exact recursion --------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from firststep.book.panels.sharp_rate import sharp_rate
 from firststep.book.panels.zas_depth_and_step import TARGETS, zas_depth_and_step
 from firststep.book.panels.zas_stable_manifold import zas_stable_manifold
 
@@ -41,3 +42,17 @@ def test_the_green_curve_holds_minima_and_the_path_starts_where_the_controls_say
     curve, path = outcome.tables["minimum"], outcome.tables["path"]
     assert all(w * o**3 == pytest.approx(-1) for w, o in zip(curve["w1"], curve["others"], strict=True))
     assert (path["w1"][0], path["others"][0]) == (0.95, 0.75)
+
+
+@pytest.mark.parametrize("norm", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("depth", [1, 2, 100, 10_000])
+@pytest.mark.parametrize("factor", [0.1, 1.0])
+def test_up_to_the_sharp_step_size_nothing_overshoots(factor, depth, norm):
+    outcome = sharp_rate.simulate(factor, depth, norm)
+    assert outcome.survived is True and "no overshoot" in outcome.measurement
+
+
+def test_beyond_the_sharp_step_size_nothing_is_claimed_and_deep_networks_overshoot_at_once():
+    for factor in (1.05, 2.0):
+        outcome = sharp_rate.simulate(factor, 10_000, 1.0)
+        assert outcome.survived is None and "overshoots by" in outcome.measurement

@@ -231,6 +231,31 @@ def test_theorem_step_size_is_that_of_the_paper():
     assert float(zas.theorem_step_size(0.0, 1)) == pytest.approx(1 / (144 * 3**4))  # there the other one is
 
 
+@pytest.mark.parametrize("s", [1e-3, 0.1, 1.0, 10.0])
+@pytest.mark.parametrize("depth", [1, 2, 3, 30, 1_000])
+def test_the_sharp_step_size_is_the_inverse_of_x_plus_the_rest_where_x_solves_its_equation(s, depth):
+    x = 1 / float(zas.sharp_step_size(s, depth)) - (depth - 1) * s**2
+    assert x == pytest.approx((1 + s**2 / x) ** (depth - 1), rel=1e-8)
+
+
+def test_the_sharp_step_size_of_two_layers_and_target_one_is_the_golden_one():
+    assert float(zas.sharp_step_size(1.0, 2)) == pytest.approx(2 / (3 + 5**0.5))
+    assert zas.sharp_step_size(torch.tensor([0.0, 5.0]), 1).tolist() == [1, 1]  # one layer is a regression
+
+
+@pytest.mark.parametrize("s", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("depth", [2, 5, 100])
+def test_zas_does_not_overshoot_at_the_sharp_step_size_and_does_well_beyond_the_inverse_curvature(s, depth):
+    eta, (u, _) = zas.sharp_step_size(s, depth), zas.solution(s, depth)
+    inverse_curvature = 1 / (u ** (2 * (depth - 1)) + (depth - 1) * s**2 / u**2)
+    at, beyond = (
+        zas.recursion(torch.tensor([s]), depth=depth, step_size=step, steps=500).residual
+        for step in (eta, 1.25 * inverse_curvature)
+    )
+    assert at.max() <= 1e-12 * s < beyond.max()
+    assert (at[1:].abs() <= (1 - eta) * at[:-1].abs() + 1e-12 * s).all()
+
+
 # Bad input
 
 
@@ -265,6 +290,8 @@ def test_theorem_step_size_is_that_of_the_paper():
         (lambda: zas.theorem_step_size(-1.0, 3), "target_norm must be"),
         (lambda: zas.theorem_step_size(1.0, 0), "depth must be positive integers"),
         (lambda: zas.solution(-1.0, 3), "singular_value must be"),
+        (lambda: zas.sharp_step_size(torch.inf, 3), "singular_value must be"),
+        (lambda: zas.sharp_step_size(1.0, 0), "depth must be positive integers"),
         (lambda: step_counts.step_sizes(0.5, 0.1, 1.1), "high must be"),
         (lambda: step_counts.step_sizes(0.1, 0.5, 1.0), "ratio must be"),
         (

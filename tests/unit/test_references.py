@@ -1,0 +1,27 @@
+"""The bibliography can be read, and every work that a page cites is in it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pybtex.database import parse_file
+
+BOOK = Path(__file__).parents[2] / "book"
+PAGES = sorted([*BOOK.rglob("*.md"), *(p for p in BOOK.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)])
+
+
+@pytest.fixture(scope="module")
+def known():
+    return set(parse_file(BOOK / "references.bib").entries)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(BOOK).as_posix())
+def test_what_is_cited_is_in_the_bibliography(path, known):
+    text = path.read_text(encoding="utf-8")
+    cited = {key.strip() for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in group.split(",")}
+    assert cited <= known
+
+
+def test_no_file_of_the_book_carries_the_marks_of_a_merge():
+    marks = re.compile(r"^(<<<<<<<|>>>>>>>) ", re.MULTILINE)
+    assert not [p for p in [*PAGES, BOOK / "references.bib", BOOK / "claims.yml"] if marks.search(p.read_text("utf-8"))]
