@@ -199,9 +199,10 @@ def sharp_step_size(spectral_norm: float | Tensor, depth: int | Tensor) -> Tenso
 
     Source: this book, *A sharp step size*.
     """
-    u, _ = solution(spectral_norm, depth)
-    s = checks.reals("spectral_norm", spectral_norm, device=u.device, allowed="finite and at least 0")
-    before = _depths(depth, u.device) - 1
+    device = scale.device_of(spectral_norm, depth)
+    s = checks.reals("spectral_norm", spectral_norm, device=device, allowed="finite and at least 0")
+    u, _ = solution(s, depth)
+    before = _depths(depth, device) - 1
     return 1 / (u ** (2 * before) + before * s**2)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from firststep import checks, finite_field, inits, linear, nets, spectra
 from firststep.book import explore, figures
-from firststep.book.panels import full_rank
+from firststep.book.panels import plateau, scalar_pair
 
 F64 = torch.float64
 
@@ -260,12 +260,12 @@ WRONG = [
         values=st.sampled_from([(), (1,), (1, 1), (1, "a")]), default=st.integers(3) | st.none() | words,
     ),
     *table(
-        full_rank.simulate_plateau, PLATEAU, factors=word_outside(["aligned", "unaligned"]),
-        arithmetic=word_outside(full_rank.DTYPES),
-        iterations=not_a_natural_number | st.integers(full_rank.MAX_STEPS + 1),
+        plateau.plateau.simulate, PLATEAU, factors=word_outside(["aligned", "unaligned"]),
+        arithmetic=word_outside(plateau.DTYPES),
+        iterations=not_a_natural_number | st.integers(plateau.MAX_STEPS + 1),
     ),
     *table(
-        full_rank.simulate_scalar_pair, SCALAR, w1=not_a_number, w2=not_a_number,
+        scalar_pair.scalar_pair.simulate, SCALAR, w1=not_a_number, w2=not_a_number,
         step_size=not_a_number | st.floats(max_value=0),
         target=not_an_integer | st.integers().filter(lambda target: target not in (1, -1)),
     ),

@@ -257,6 +257,7 @@ def calls():
         zas.Target.of: (None, {"phi": randn(2, 2)}),
         zas.Target.weights: (zas.Target.of(randn(2, 2)), {"u": randn(2), "v": randn(2), "depth": 2}),
         zas.recursion: (None, zas_run | {"steps": 3}),
+        zas.sharp_step_size: (None, {"spectral_norm": 0.5, "depth": 3}),
         zas.solution: (None, {"singular_value": 1.0, "depth": 2}),
         step_counts.iterations: (
             None, zas_run | {"tolerance": 1e-3, "max_steps": 9, "multiplicity": torch.ones(2, **F64), "race": False}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firststep.book import explore, figures
+from firststep.book import charts, figures
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 WORDS = {"alt": "a line that rises", "caption": "The line rises.", "seeds": "0–9", "dtype": "float64"}
@@ -213,7 +213,7 @@ def test_the_conditions_name_seeds_scale_dtype_and_tolerance(monkeypatch):
 
 
 def test_a_vega_chart_gets_the_ink_of_the_page_and_no_background():
-    spec = explore.vega_theme(alt.Chart(alt.NamedData("d")).mark_point().encode(x="a:Q")).to_dict()
+    spec = charts.themed(alt.Chart(alt.NamedData("d")).mark_point().encode(x="a:Q")).to_dict()
     assert spec["config"]["background"] == "transparent"
     assert spec["config"]["axis"]["labelColor"] == spec["config"]["legend"]["titleColor"] == figures._INK
 

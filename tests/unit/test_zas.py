@@ -290,7 +290,7 @@ def test_zas_does_not_overshoot_at_the_sharp_step_size_and_does_well_beyond_the_
         (lambda: zas.theorem_step_size(-1.0, 3), "target_norm must be"),
         (lambda: zas.theorem_step_size(1.0, 0), "depth must be positive integers"),
         (lambda: zas.solution(-1.0, 3), "singular_value must be"),
-        (lambda: zas.sharp_step_size(torch.inf, 3), "singular_value must be"),
+        (lambda: zas.sharp_step_size(torch.inf, 3), "spectral_norm must be"),
         (lambda: zas.sharp_step_size(1.0, 0), "depth must be positive integers"),
         (lambda: step_counts.step_sizes(0.5, 0.1, 1.1), "high must be"),
         (lambda: step_counts.step_sizes(0.1, 0.5, 1.0), "ratio must be"),
