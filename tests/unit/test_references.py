@@ -1,6 +1,7 @@
-"""The bibliography can be read, and every work that a page cites is in it."""
+"""The bibliography can be read, every work that a page cites is in it, and no two things of the book share a label."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def test_what_is_cited_is_in_the_bibliography(path, known):
     text = path.read_text(encoding="utf-8")
     cited = {key.strip() for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in group.split(",")}
     assert cited <= known
+
+
+def test_a_label_names_one_thing():
+    labels = re.compile(r"^\s*\"?:label: ([\w-]+)|^\s*\"?\$\$ \(([\w-]+)\)|^\s*\"?\(([\w-]+)\)=", re.MULTILINE)
+    found = Counter("".join(names) for path in PAGES for names in labels.findall(path.read_text(encoding="utf-8")))
+    assert len(found) > 100
+    assert not [label for label, times in found.items() if times > 1]
 
 
 def test_no_file_of_the_book_carries_the_marks_of_a_merge():

@@ -5,7 +5,7 @@ that a panel returns, by name, so that the page can exchange them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import altair as alt
 
@@ -15,7 +15,8 @@ DASHED = [6, 4]
 WIDTH, HEIGHT = 520, 250  # in JupyterLab; on a page the plot is as wide as its column
 
 
-class Axis(NamedTuple):
+@dataclass(frozen=True)
+class Axis:
     """A column of the tables on an axis of the chart.
 
     Attributes:

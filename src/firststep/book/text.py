@@ -30,7 +30,7 @@ _FILL = """<script>(() => {
 
 
 def glue(name: str, value: object, display: bool = False) -> None:
-    """Give a number of the text its value: ``{glue:text}`name` `` in the page's Markdown shows it.
+    """Give a number of the text its value, which the page's Markdown shows by its name in the role ``glue:text``.
 
     Args:
         name: as in the text, unique in the book.
