@@ -63,3 +63,13 @@ from firststep.book.claims import settle
 assert not [name for name in {heavy} if name in sys.modules]
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_panel_does_not_cost_a_grammar_of_addresses_and_others_can_still_have_it():
+    program = """
+import sys
+from firststep.book import explore
+assert "altair" in sys.modules and "rfc3987_syntax" not in sys.modules
+import rfc3987_syntax
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -4,6 +4,7 @@ JupyterLab knows nothing of MyST-NB's glue and shows the name of a number in its
 """
 
 import json
+import re
 
 import IPython.display
 import myst_nb
@@ -34,17 +35,31 @@ def glue(name: str, value: object, display: bool = False) -> None:
 
     Args:
         name: as in the text, unique in the book.
-        value: what is shown; text stays as it is.
+        value: what is shown; text stays as it is, but for powers of ten: 2e+08 becomes 2·10⁸.
         display: whether the cell shows it too.
 
     Raises:
-        ValueError: the name is no text, or empty.
+        ValueError: the name is no text, or empty; the value has marks of Markdown, which would be shown as they are.
     """
     checks.require(isinstance(name, str) and bool(name.strip()), "name", name, "a name that the text uses")
-    myst_nb.glue(name, value, display=display)
+    shown = _POWER.sub(_power_of_ten, str(value))
+    checks.require(not re.search(r"[$`]|\*\*", shown), "value", value, "plain text")
+    myst_nb.glue(name, shown, display=display)
     if not scale.building():
-        script = _FILL % (_literal(name), _literal(str(value)))
-        IPython.display.display({"text/html": script, "text/plain": f"{name}: {value}"}, raw=True)
+        script = _FILL % (_literal(name), _literal(shown))
+        IPython.display.display({"text/html": script, "text/plain": f"{name}: {shown}"}, raw=True)
+
+
+_POWER = re.compile(r"\b(\d(?:\.\d+)?)e([+-]\d+)")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _power_of_ten(number: re.Match) -> str:
+    digits, exponent = number[1], int(number[2])
+    if float(digits) == 0 or exponent == 0:
+        return digits.rstrip("0").rstrip(".") or "0"
+    power = f"10{str(exponent).translate(_RAISED)}"
+    return power if digits == "1" else f"{digits}·{power}"
 
 
 def _literal(text: str) -> str:
