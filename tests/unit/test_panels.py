@@ -130,6 +130,26 @@ def test_the_chart_draws_every_table_and_no_other(name):
     assert drawn == set(panel.simulate(**panel.defaults).tables)
 
 
+def layers(spec, data=None):
+    """Every mark of a chart as (name of its table, its part of the specification)."""
+    data = spec.get("data", {}).get("name", data)
+    if "encoding" in spec:
+        yield data, spec
+    for group in ("layer", "hconcat", "vconcat"):
+        for part in spec.get(group, []):
+            yield from layers(part, data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_column_that_a_layer_draws_is_in_its_table(name):
+    panel, _ = computed(name)
+    tables = panel.simulate(**panel.defaults).tables
+    asked = [(data, channel["field"]) for data, part in layers(panel.chart.to_dict()) if data in tables
+             for channel in part["encoding"].values() if isinstance(channel, dict) and "field" in channel]  # fmt: skip
+    assert asked
+    assert [(data, field) for data, field in asked if field not in tables[data]] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_view_shows_something_and_judges_it(name):
     outcome = PANELS[name].simulate(**PANELS[name].defaults)

@@ -124,7 +124,7 @@ def dtype_and_tolerance(chain: str, dtype: str, log_tolerance: float, depth: int
         tables={
             "values": _points(sigma),
             "predicted": _line(gaps(chain)[0], depth),
-            "tolerance": {"level": [log_tolerance]},
+            "tolerance": {"value": [log_tolerance]},
         },
         prediction=f"exact rank {WIDTH}; from the Lyapunov exponents {_span(low, high)} above the tolerance",
         measurement=f"{counted} above 10^{log_tolerance:g} after {depth:,} layers in {dtype}; "
