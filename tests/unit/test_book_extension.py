@@ -192,6 +192,17 @@ def test_the_key_of_a_page_that_reads_recorded_runs_holds_them(key, book, packag
     assert (key(reads) != before) is changes
 
 
+@pytest.mark.parametrize("sweep, changes", [("runs", True), ("others", False)])
+def test_the_key_of_a_page_that_reads_recorded_runs_holds_the_module_that_made_them(key, package, sweep, changes):
+    (package / "book" / "recorded.py").write_text("", encoding="utf-8")
+    module = package / "book" / "runs" / "toy.py"
+    module.write_text('SWEEPS = {"toy/runs": (run, points)}', encoding="utf-8")
+    page = f"from firststep.book import recorded\nfor x in ['{sweep}']: recorded.load(f'toy/{{x}}')"
+    before = key(page)
+    module.write_text('SWEEPS = {"toy/runs": (run, more_points)}', encoding="utf-8")
+    assert (key(page) != before) is changes
+
+
 def test_the_key_changes_with_the_scale_the_device_and_the_lock(key, book, monkeypatch):
     keys = [key()]
     monkeypatch.setenv("FIRSTSTEP_SCALE", "smoke")

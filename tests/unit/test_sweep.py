@@ -184,6 +184,14 @@ def test_the_results_of_another_function_do_not_pass_for_those_of_this_one(tmp_p
         sweep.sweep(other, [{"x": 2}], tmp_path)
 
 
+def test_a_function_that_moves_to_another_module_keeps_its_results(tmp_path, monkeypatch):
+    sweep.sweep(square, [{"x": 2}], tmp_path)
+    before = next(tmp_path.iterdir()).stat().st_mtime_ns
+    monkeypatch.setattr(square, "__module__", "math")
+    sweep.sweep(square, [{"x": 2}], tmp_path)
+    assert next(tmp_path.iterdir()).stat().st_mtime_ns == before
+
+
 def test_a_point_that_stands_twice_is_refused(tmp_path):
     with pytest.raises(ValueError, match="points must be distinct"):
         sweep.sweep(square, [{"x": 1, "power": 2}, {"power": 2, "x": 1}], tmp_path)

@@ -73,6 +73,8 @@ def page_key(notebook: dict, root: Path, package: Path = PACKAGE, docname: str |
     """
     code, reader = code_of(notebook), shows_verdicts(notebook)
     reached = modules_reached(code, package)
+    if "book/recorded.py" in reached:  # it finds the modules of runs by itself
+        reached |= modules_reached("\n".join(f"import {name}" for name in _modules_of_runs(code, package)), package)
     files = [package / name for name in reached]
     files += _recorded_runs(code, root) if "book/recorded.py" in reached else []
     files += (root / "_build" / "verdicts").glob("*.json") if reader else []
@@ -96,6 +98,14 @@ def _recorded_runs(code: str, root: Path) -> list[Path]:
     """The results of the sweeps that a page names, such as ``results/rank_collapse/fig3a``."""
     named = set(re.findall(r"[\w.-]+", code))
     return [path for path in (root / "results").glob("*/*/*.json") if path.parent.name in named]
+
+
+def _modules_of_runs(code: str, package: Path) -> list[str]:
+    """The modules of runs that have a sweep which a page names."""
+    named = set(re.findall(r"[\w.-]+", code))
+    files = sorted((package / "book" / "runs").glob("*.py"))
+    made = {path.stem: re.findall(r'"[\w.-]+/([\w.-]+)"', path.read_text(encoding="utf-8")) for path in files}
+    return [f"firststep.book.runs.{module}" for module, sweeps in made.items() if named.intersection(sweeps)]
 
 
 def keyed(text: str, root: Path, docname: str) -> NotebookNode:

@@ -113,9 +113,9 @@ def _name(run: Run) -> str:
 
 
 def _made_by(run: Run, path: Path) -> bool:
-    """Whether a file holds a result of this function; the result of another one must not pass for it."""
+    """Whether a file holds a result of this function, which may have moved; that of another must not pass for it."""
     other = _read(path)["run"]
-    if other != _name(run):
+    if other.rpartition(".")[2] != _name(run).rpartition(".")[2]:
         raise ValueError(f"folder must hold runs of one function, {_name(run)}, got {path} of {other}")
     return True
 
