@@ -21,3 +21,10 @@ def clean_environment(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
+
+
+@pytest.fixture
+def tiny_cifar(monkeypatch, tmp_path):
+    """A folder ``FIRSTSTEP_DATA`` that holds one black test image in CIFAR-10's layout."""
+    (tmp_path / "test_batch.bin").write_bytes(bytes(3073))
+    monkeypatch.setenv("FIRSTSTEP_DATA", str(tmp_path))

@@ -44,8 +44,8 @@ class Images:
     """Labelled images.
 
     Attributes:
-        x: pixels from 0 (black) to 1 (white), ``(n, 784)``, one row an image of 28×28 pixels, row by row;
-            ``x.T`` has the book's one column a sample.
+        x: pixels from 0 (black) to 1 (white), one row an image, ``(n, 784)`` for 28×28 pixels, row by row;
+            ``x.T`` has the book's one column a sample. In colour, all of red, then of green, then of blue.
         y: labels, int64, ``(n,)``, indices into ``classes``.
         classes: the names of the classes.
         source: where the images came from, in words.
@@ -178,7 +178,7 @@ def fashion_mnist(
 def _full_set(split: str, *, fetch: bool) -> _Place:
     """The first place that holds a file of the split's full set, fetched if it may be, or a DataError."""
     own = scale.data_dir()
-    cache = _pooch().os_cache("firststep")
+    cache = _pooch("the full Fashion-MNIST").os_cache("firststep")
     places = [] if own is None else [_Place(own, "full set in FIRSTSTEP_DATA", _OWN_REMEDY)]
     places.append(_DEBIAN)
     cached = _Place(cache, "full set in the user's cache", _CACHE_REMEDY)
@@ -207,27 +207,31 @@ def _first_holding(places: list[_Place], split: str) -> _Place | None:
     return None
 
 
-def _pooch():
-    """The package that knows the user's cache and downloads; needed for the full set only, so imported late."""
+def _pooch(what: str):
+    """The package that knows the user's cache and downloads; needed for full sets only, so imported late."""
     try:
         import pooch
     except ImportError as error:
-        raise DataError("the full Fashion-MNIST needs the package pooch; install firststep[book]") from error
+        raise DataError(f"{what} needs the package pooch; install firststep[book]") from error
     return pooch
 
 
 def _fetch(split: str, folder: Path) -> None:
     """Download the split's archives that ``folder`` lacks or holds damaged; they appear there only whole."""
-    downloads = _pooch().create(path=folder, base_url=_BASE_URL, registry=_ARCHIVES, retry_if_failed=2)
     for stem in _STEMS[split]:
-        try:
-            downloads.fetch(f"{stem}.gz")
-        # Connections and disks fail with an OSError, a checksum that does not match is a ValueError.
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{stem}.gz could not be downloaded from {_BASE_URL} to {folder} ({error}); try again, or "
-                "get the four files of Fashion-MNIST in another way and set FIRSTSTEP_DATA to their folder"
-            ) from error
+        _download(_BASE_URL, f"{stem}.gz", _ARCHIVES, folder, "the four files of Fashion-MNIST")
+
+
+def _download(base_url: str, name: str, hashes: Mapping[str, str], folder: Path, what: str) -> None:
+    """Put the file of a known hash into ``folder``, unless it lies there whole; ``what`` is what it belongs to."""
+    try:
+        _pooch(what).create(path=folder, base_url=base_url, registry=hashes, retry_if_failed=2).fetch(name)
+    # Connections and disks fail with an OSError, a checksum that does not match is a ValueError.
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{name} could not be downloaded from {base_url} to {folder} ({error}); try again, or "
+            f"get {what} in another way and set FIRSTSTEP_DATA to their folder"
+        ) from error
 
 
 def _read_split(place: _Place, split: str, edition: _Edition) -> tuple[Tensor, Tensor]:

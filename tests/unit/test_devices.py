@@ -14,6 +14,7 @@ from test_doors import DOORS, TABLE, invoke, unbound
 
 from firststep import chain, curvature, feedforward, inits, linear, scale, spectra, two_layer, zas
 
+pytestmark = pytest.mark.usefixtures("tiny_cifar")
 STARTUP = Path(__file__).parents[1] / "strict_device" / "profile_default" / "startup" / "00-name-the-device.py"
 
 

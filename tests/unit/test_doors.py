@@ -22,6 +22,7 @@ from torch import nn
 import firststep
 from firststep import (
     chain,
+    cifar,
     curvature,
     feedforward,
     finite_field,
@@ -293,6 +294,8 @@ def calls():
             None, {"scheme": "he_normal", "depth": 3, "layer": 1, "width": 5, "activation": "relu"}
         ),
         images.fashion_mnist: (None, {"split": "test", "full": False, "fetch": False, "device": "cpu"}),
+        cifar.cifar10: (None, {"split": "test", "fetch": False, "device": "cpu"}),
+        cifar.available: (None, {}),
         finite_field.random_matrix: (None, {"rows": 2, "columns": 3, "generator": np.random.default_rng(0), "rank": 1}),
         finite_field.multiply: (None, {"factors": field(2, 2)}),
         finite_field.column_basis: (None, {"a": field(2, 3)}),
@@ -308,6 +311,7 @@ def calls():
 
 
 CALLS = calls()
+pytestmark = pytest.mark.usefixtures("tiny_cifar")
 
 
 def unbound(function):
