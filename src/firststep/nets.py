@@ -8,7 +8,42 @@ from torch import Generator, Tensor, nn
 from firststep import checks, inits, scale
 
 MODULES = {"relu": nn.ReLU, "tanh": nn.Tanh, "linear": nn.Identity}
+TORCH_SCHEMES = ("torch_default", "torch_one_sided")
 _NORM_LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
+
+
+class UncentredBatchNorm1d(nn.BatchNorm1d):
+    """Batch normalization by the root mean square: nothing is subtracted. ``running_var`` holds the mean squares.
+
+    Args:
+        num_features: width d.
+        device: of the parameters; by default :func:`firststep.scale.device`.
+
+    Raises:
+        ValueError: the width is not a positive integer, or there is no such device.
+
+    Source: Daneshmand et al. (2020), Eq. (2) with α = 0.
+    """
+
+    def __init__(self, num_features: int, *, device: torch.device | str | None = None):
+        checks.positive_integer("num_features", num_features)
+        super().__init__(num_features, device=scale.chosen(device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize ``(N, d)`` over the batch, or by the running mean squares in evaluation mode.
+
+        Raises:
+            ValueError: not a matrix of ``d`` columns in the dtype of the layer.
+        """
+        good = (
+            isinstance(x, Tensor) and x.ndim == 2 and x.shape[1] == self.num_features and x.dtype == self.weight.dtype
+        )
+        found = (tuple(x.shape), x.dtype) if isinstance(x, Tensor) else x
+        checks.require(good and len(x) > 0, "x", found, f"(N, {self.num_features}) of dtype {self.weight.dtype}")
+        square = x.square().mean(0) if self.training else self.running_var
+        if self.training:
+            self.running_var.lerp_(square.detach(), self.momentum)
+        return x * (square + self.eps).rsqrt() * self.weight + self.bias
 
 
 class MLP(nn.Module):
@@ -25,6 +60,7 @@ class MLP(nn.Module):
         activation: a key of ``MODULES``.
         batch_norm: whether each hidden layer normalizes its pre-activations over the batch, as torch does
             (centred, ε = 1e-5, with learnable scale and shift).
+        centred: whether batch normalization subtracts the mean; if not, it divides by the root mean square alone.
         device: of the parameters; by default :func:`firststep.scale.device`.
 
     Raises:
@@ -40,6 +76,7 @@ class MLP(nn.Module):
         *,
         activation: str = "relu",
         batch_norm: bool = False,
+        centred: bool = True,
         device: torch.device | str | None = None,
     ):
         super().__init__()
@@ -48,12 +85,15 @@ class MLP(nn.Module):
         checks.natural("depth", depth)
         checks.one_of("activation", activation, MODULES)
         checks.flag("batch_norm", batch_norm)
+        checks.flag("centred", centred)
+        self.activation, self.batch_norm, self.centred = activation, batch_norm, centred
+        norm = nn.BatchNorm1d if centred else UncentredBatchNorm1d
         device = scale.chosen(device)
         sides = [d_in] + [width] * depth
         self.hidden = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(before, after, device=device),
-                nn.BatchNorm1d(after, device=device) if batch_norm else nn.Identity(),
+                norm(after, device=device) if batch_norm else nn.Identity(),
                 MODULES[activation](),
             )
             for before, after in itertools.pairwise(sides)
@@ -100,8 +140,9 @@ def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Modu
 
     Args:
         net: any module.
-        scheme: a key of :data:`firststep.inits.INITIALIZERS`, or ``torch_default``: torch's own initialization of
-            ``nn.Linear``, weights and biases uniform on ±1/√fan_in.
+        scheme: a key of :data:`firststep.inits.INITIALIZERS`; or ``torch_default``, torch's own initialization of
+            ``nn.Linear``, weights and biases uniform on ±1/√fan_in; or ``torch_one_sided``, the same with weights
+            uniform on [0, 2/√fan_in], of the same variance but not of mean zero (Daneshmand et al. 2020, Section 4).
         generator: source of randomness.
 
     Returns:
@@ -110,7 +151,7 @@ def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Modu
     Raises:
         ValueError: unknown scheme, or no generator.
     """
-    checks.one_of("scheme", scheme, {*inits.INITIALIZERS, "torch_default"})
+    checks.one_of("scheme", scheme, {*inits.INITIALIZERS, *TORCH_SCHEMES})
     checks.instance("net", net, nn.Module, "a torch module")
     checks.generator("generator", generator)
     with torch.no_grad():
@@ -123,10 +164,12 @@ def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Modu
 
 
 def _draw_linear(module: nn.Linear, scheme: str, generator: Generator) -> None:
-    if scheme == "torch_default":
+    if scheme in TORCH_SCHEMES:
         bound = module.in_features**-0.5
         for parameter in module.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        if scheme == "torch_one_sided":
+            module.weight.add_(bound)
         return
     rows, columns = module.weight.shape
     module.weight.copy_(inits.matrix(scheme, rows, columns, generator=generator, dtype=module.weight.dtype))

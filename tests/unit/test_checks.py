@@ -248,7 +248,7 @@ WRONG = [
     ),
     *table(
         nets.initialize_, {"net": nets.MLP(**NET), "scheme": "sign", "generator": GENERATOR},
-        scheme=word_outside([*inits.INITIALIZERS, "torch_default"]), generator=not_a_generator,
+        scheme=word_outside([*inits.INITIALIZERS, *nets.TORCH_SCHEMES]), generator=not_a_generator,
     ),
     *table(
         figures.band, {"ax": None, "x": [0, 1], "y": [[1.0], [2.0]], "label": "m", "color": "blue"},

@@ -24,6 +24,7 @@ from firststep import (
     chain,
     cifar,
     curvature,
+    ensembles,
     feedforward,
     finite_field,
     flow,
@@ -50,13 +51,15 @@ from firststep import (
 F64 = {"dtype": torch.float64, "device": "cpu"}
 NOT_DOORS = {"checks"}  # the doorkeepers: they are given anything
 RESULTS = {  # what functions return: made by them, not by users
-    chain.State, chain.DepthAverage, feedforward.Activation, feedforward.Pass, flow.Flow, images.Images,
+    chain.State, chain.DepthAverage, ensembles.Ensemble, ensembles.History, feedforward.Activation, feedforward.Pass,
+    flow.Flow, images.Images,
     linear.Descent, linear_tasks.LinearTask, report.Estimate, step_counts.Count, training.RankRecord, two_layer.Problem,
     zas.Pairs, zas.Target, images.DataError,
 }  # fmt: skip
 # What a run that diverges returns is infinite or nan, and says so.
 DIVERGES = {zas.recursion, linear.gradient_descent, flow.gradient_flow, training.raise_rank, nets.MLP.forward}
-DIVERGES |= {nets.MLP.representations}
+DIVERGES |= {nets.MLP.representations, nets.UncentredBatchNorm1d.forward, ensembles.sgd, ensembles.stable_rank}
+DIVERGES |= {ensembles.Ensemble.outputs, ensembles.Ensemble.representations}
 
 
 def seed():
@@ -69,6 +72,16 @@ def randn(*shape):
 
 def mlp():
     return nets.initialize_(nets.MLP(3, 4, 2, 1, device="cpu"), "he_normal", generator=seed())
+
+
+def ensemble():
+    return ensembles.Ensemble.of([mlp(), mlp()])
+
+
+def trained():
+    labels = torch.zeros(5, dtype=torch.int64, device="cpu")
+    options = {"step_sizes": [0.1, 0.2], "steps": 2, "batch_size": 2, "generators": inits.generators(2, device="cpu")}
+    return {"ensemble": ensemble(), "x": torch.ones(5, 3, device="cpu"), "y": labels} | options
 
 
 def two_layers():
@@ -267,9 +280,27 @@ def calls():
             None, {"weights": torch.ones(2, **F64), "target": 1.0, "step_size": 0.1, "tolerance": 0.1, "max_steps": 9}
         ),
         step_counts.step_sizes: (None, {"low": 0.1, "high": 1.0, "ratio": 2.0, "device": "cpu"}),
-        nets.MLP: (None, {"d_in": 3, "width": 4, "depth": 2, "d_out": 1, "activation": "relu", "batch_norm": False}),
+        nets.MLP: (
+            None, {
+                "d_in": 3, "width": 4, "depth": 2, "d_out": 1, "activation": "relu", "batch_norm": False,
+                "centred": True,
+            },
+        ),
         nets.MLP.forward: (mlp(), {"x": torch.ones(5, 3, device="cpu")}),
         nets.MLP.representations: (mlp(), {"x": torch.ones(5, 3, device="cpu")}),
+        nets.UncentredBatchNorm1d: (None, {"num_features": 3, "device": "cpu"}),
+        nets.UncentredBatchNorm1d.forward: (
+            nets.UncentredBatchNorm1d(3, device="cpu"), {"x": torch.ones(5, 3, device="cpu")}
+        ),
+        ensembles.Ensemble.of: (None, {"networks": [mlp(), mlp()]}),
+        ensembles.Ensemble.member: (ensemble(), {"index": 1}),
+        ensembles.Ensemble.outputs: (ensemble(), {"x": torch.ones(5, 3, device="cpu"), "training": True}),
+        ensembles.Ensemble.representations: (ensemble(), {"x": torch.ones(5, 3, device="cpu"), "training": True}),
+        ensembles.sgd: (None, trained() | {"warm_up": 1, "measure": {"fine": ensembles.finite}, "every": 1}),
+        ensembles.History.last: (ensembles.sgd(**trained()), {"count": 2}),
+        ensembles.accuracy: (None, {k: trained()[k] for k in ("ensemble", "x", "y")} | {"training": True}),
+        ensembles.stable_rank: (None, {"ensemble": ensemble(), "x": torch.ones(5, 3, device="cpu")}),
+        ensembles.finite: (None, {"ensemble": ensemble()}),
         nets.initialize_: (None, {"net": mlp(), "scheme": "sign", "generator": generator}),
         one_layer.moved: (None, {"m": torch.eye(3, **F64), "gamma": 0.1, "weight": randn(3, 3)}),
         one_layer.second_order: (None, {"m": torch.eye(3, **F64), "weight": randn(3, 3)}),

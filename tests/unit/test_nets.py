@@ -14,7 +14,7 @@ from firststep import inits, nets
 few = settings(max_examples=25)
 activations = st.sampled_from(sorted(nets.MODULES))
 FUNCTIONS = {"relu": torch.relu, "tanh": torch.tanh, "linear": lambda x: x}
-schemes = st.sampled_from([*inits.INITIALIZERS, "torch_default"])
+schemes = st.sampled_from([*inits.INITIALIZERS, *nets.TORCH_SCHEMES])
 
 
 def seed(number=0):
@@ -72,6 +72,24 @@ def test_rows_of_a_normalized_linear_layer_have_mean_zero_and_unit_norm_up_to_ep
     (h,) = mlp(10, 8, 1, 2, batch_norm=True, activation="linear").representations(inputs(50, 10))
     torch.testing.assert_close(h.mean(-1), torch.zeros(8, dtype=h.dtype))
     torch.testing.assert_close(h.square().mean(-1), torch.ones(8, dtype=h.dtype), rtol=1e-4, atol=0)
+
+
+def test_without_centring_rows_keep_their_mean_and_get_unit_norm():
+    net, x = mlp(4, 6, 1, 2, batch_norm=True, centred=False, activation="linear"), inputs(30, 4) + 1
+    before = net.hidden[0][0](x).mT
+    (h,) = net.representations(x)
+    torch.testing.assert_close(h, before / (before.square().mean(-1, keepdim=True) + 1e-5).sqrt())
+    running = net.hidden[0][1].running_var.clone()
+    torch.testing.assert_close(running, 0.9 + 0.1 * before.square().mean(-1))  # from one, with momentum 0.1
+    torch.testing.assert_close(net.eval().representations(x)[0], before / (running[:, None] + 1e-5).sqrt())
+    assert torch.equal(net.hidden[0][1].running_var, running)
+
+
+def test_the_one_sided_start_is_torch_s_moved_to_positive_weights_of_the_same_variance():
+    one_sided, usual = (nets.initialize_(nn.Linear(64, 300), s, generator=seed(3)) for s in nets.TORCH_SCHEMES[::-1])
+    torch.testing.assert_close(one_sided.weight, usual.weight + 1 / 8)
+    assert one_sided.weight.min() >= 0 and one_sided.weight.max() <= 2 / 8
+    assert torch.equal(one_sided.bias, usual.bias)
 
 
 @few
