@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from firststep import checks, inits, scale
 
 MODULES = {"relu": nn.ReLU, "tanh": nn.Tanh, "linear": nn.Identity}
-TORCH_SCHEMES = ("torch_default", "torch_one_sided")
+TORCH_SCHEMES = ("torch_default", "torch_one_sided", "torch_one_sided_centred")
 _NORM_LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -136,13 +136,22 @@ class MLP(nn.Module):
 
 
 def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Module:
-    """Draw all weights of linear layers anew, in place; biases become zero, normalization layers the identity.
+    """Draw all weights of linear layers and convolutions anew, in place; normalization layers become the identity.
+
+    A convolution's weights are a matrix with a row an output channel: its fan-in is input channels times kernel.
+
+    ===========================  =================================================================
+    scheme                       weights, and biases
+    ===========================  =================================================================
+    a name of ``inits``          as :data:`firststep.inits.INITIALIZERS` says, and zero
+    ``torch_default``            torch's own: both uniform on ±1/√fan_in
+    ``torch_one_sided``          uniform on [0, 2/√fan_in], of the same variance, and as torch's own
+    ``torch_one_sided_centred``  the same draw less each row's mean, and as torch's own
+    ===========================  =================================================================
 
     Args:
         net: any module.
-        scheme: a key of :data:`firststep.inits.INITIALIZERS`; or ``torch_default``, torch's own initialization of
-            ``nn.Linear``, weights and biases uniform on ±1/√fan_in; or ``torch_one_sided``, the same with weights
-            uniform on [0, 2/√fan_in], of the same variance but not of mean zero (Daneshmand et al. 2020, Section 4).
+        scheme: one of these.
         generator: source of randomness.
 
     Returns:
@@ -150,28 +159,34 @@ def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Modu
 
     Raises:
         ValueError: unknown scheme, or no generator.
+
+    Source: Daneshmand et al. (2020), Section 4, for the one-sided start.
     """
-    checks.one_of("scheme", scheme, {*inits.INITIALIZERS, *TORCH_SCHEMES})
     checks.instance("net", net, nn.Module, "a torch module")
     checks.generator("generator", generator)
     with torch.no_grad():
         for module in net.modules():
-            if isinstance(module, nn.Linear):
-                _draw_linear(module, scheme, generator)
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                _draw(module, scheme, generator)
             elif isinstance(module, _NORM_LAYERS):
                 module.reset_parameters()
     return net
 
+    checks.one_of("scheme", scheme, {*inits.INITIALIZERS, *TORCH_SCHEMES})
 
-def _draw_linear(module: nn.Linear, scheme: str, generator: Generator) -> None:
+
+def _draw(module: nn.Linear | nn.Conv2d, scheme: str, generator: Generator) -> None:
+    weight = module.weight.flatten(1)
     if scheme in TORCH_SCHEMES:
-        bound = module.in_features**-0.5
+        bound = weight.shape[1] ** -0.5
         for parameter in module.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
         if scheme == "torch_one_sided":
             module.weight.add_(bound)
+        elif scheme == "torch_one_sided_centred":  # what was added to a row goes with its mean
+            module.weight.sub_(module.weight.mean(tuple(range(1, module.weight.ndim)), keepdim=True))
         return
-    rows, columns = module.weight.shape
-    module.weight.copy_(inits.matrix(scheme, rows, columns, generator=generator, dtype=module.weight.dtype))
+    drawn = inits.matrix(scheme, *weight.shape, generator=generator, dtype=weight.dtype)
+    module.weight.copy_(drawn.view_as(module.weight))
     if module.bias is not None:
         module.bias.zero_()

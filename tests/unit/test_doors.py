@@ -23,10 +23,12 @@ import firststep
 from firststep import (
     chain,
     cifar,
+    convnets,
     curvature,
     ensembles,
     feedforward,
     finite_field,
+    fitting,
     flow,
     hessian_products,
     images,
@@ -54,11 +56,17 @@ RESULTS = {  # what functions return: made by them, not by users
     chain.State, chain.DepthAverage, ensembles.Ensemble, ensembles.History, feedforward.Activation, feedforward.Pass,
     flow.Flow, images.Images,
     linear.Descent, linear_tasks.LinearTask, report.Estimate, step_counts.Count, training.RankRecord, two_layer.Problem,
-    zas.Pairs, zas.Target, images.DataError,
+    zas.Pairs, zas.Target, images.DataError, convnets.ConvNet, fitting.Fit,
 }  # fmt: skip
 # What a run that diverges returns is infinite or nan, and says so.
 DIVERGES = {zas.recursion, linear.gradient_descent, flow.gradient_flow, training.raise_rank, nets.MLP.forward}
-DIVERGES |= {nets.MLP.representations, nets.UncentredBatchNorm1d.forward, ensembles.sgd, ensembles.stable_rank}
+DIVERGES |= {
+    nets.MLP.representations,
+    fitting.fit,
+    nets.UncentredBatchNorm1d.forward,
+    ensembles.sgd,
+    ensembles.stable_rank,
+}
 DIVERGES |= {ensembles.Ensemble.outputs, ensembles.Ensemble.representations}
 
 
@@ -82,6 +90,10 @@ def trained():
     labels = torch.zeros(5, dtype=torch.int64, device="cpu")
     options = {"step_sizes": [0.1, 0.2], "steps": 2, "batch_size": 2, "generators": inits.generators(2, device="cpu")}
     return {"ensemble": ensemble(), "x": torch.ones(5, 3, device="cpu"), "y": labels} | options
+
+
+def vgg():
+    return nets.initialize_(convnets.VGG19(1 / 32, at_most=1, device="cpu"), "he_normal", generator=seed())
 
 
 def two_layers():
@@ -121,6 +133,8 @@ def calls():
     follow = {"chain": chain.Chain(), "x": randn(3, 3), "generator": generator}
     measure = {"measure": {"r": chain.State.stable_rank}}
     averages = {"depth": 20, "every": 1, "burn_in": 0, "blocks": 20}
+    few = torch.ones(3, 3, 32, 32, device="cpu") * torch.arange(3, device="cpu")[:, None, None, None]
+    watched = {"net": vgg(), "x": few, "y": torch.arange(3, device="cpu")}
     outputs = {"z": target, "target": target, "loss": "squared"}
     return {
         scale.pick: (None, {"smoke": 1, "cpu": 2, "gpu": 3}),
@@ -327,6 +341,20 @@ def calls():
         images.fashion_mnist: (None, {"split": "test", "full": False, "fetch": False, "device": "cpu"}),
         cifar.cifar10: (None, {"split": "test", "fetch": False, "device": "cpu"}),
         cifar.available: (None, {}),
+        convnets.VGG19: (None, {"width": 0.03, "classes": 3, "norm": "uncentred", "at_most": 1, "device": "cpu"}),
+        convnets.ResNet50: (None, {"width": 0.03, "classes": 3, "norm": "none", "device": "cpu"}),
+        convnets.ConvNet.forward: (vgg(), {"x": few}),
+        convnets.ConvNet.last_hidden: (vgg(), {"x": few}),
+        convnets.pictures: (None, {"x": torch.ones(2, 784, device="cpu")}),
+        fitting.fit: (
+            None, watched | {
+                "step_size": 0.1, "steps": 2, "batch_size": 2, "generator": generator, "measure": None, "every": 1,
+            },
+        ),
+        fitting.accuracy: (None, watched | {"batch_size": 2}),
+        fitting.alignment: (None, {"h": randn(3, 4)}),
+        fitting.gradient_norms: (None, watched),
+        fitting.examine: (None, watched),
         finite_field.random_matrix: (None, {"rows": 2, "columns": 3, "generator": np.random.default_rng(0), "rank": 1}),
         finite_field.multiply: (None, {"factors": field(2, 2)}),
         finite_field.column_basis: (None, {"a": field(2, 3)}),
