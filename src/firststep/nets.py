@@ -162,6 +162,7 @@ def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Modu
 
     Source: Daneshmand et al. (2020), Section 4, for the one-sided start.
     """
+    checks.one_of("scheme", scheme, {*inits.INITIALIZERS, *TORCH_SCHEMES})
     checks.instance("net", net, nn.Module, "a torch module")
     checks.generator("generator", generator)
     with torch.no_grad():
@@ -171,8 +172,6 @@ def initialize_(net: nn.Module, scheme: str, *, generator: Generator) -> nn.Modu
             elif isinstance(module, _NORM_LAYERS):
                 module.reset_parameters()
     return net
-
-    checks.one_of("scheme", scheme, {*inits.INITIALIZERS, *TORCH_SCHEMES})
 
 
 def _draw(module: nn.Linear | nn.Conv2d, scheme: str, generator: Generator) -> None:
