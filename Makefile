@@ -17,6 +17,10 @@ WORKERS ?= 2
 # One BLAS thread a process: the matrices here are small, and threads that wait for a busy core cost far more than
 # they gain. Raise THREADS for the gpu scale's sizes on an idle machine.
 THREADS ?= 1
+ENGINE ?= joblib
+SCHEDULER ?=
+RETRY ?=
+ONLY ?=
 
 PY := $(BIN)/python
 BUILD := _build
@@ -38,6 +42,7 @@ $(BUILT) test unit notebooks site rehearse results: export JUPYTER_RUNTIME_DIR :
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*##[[:space:]]*(.*)/  make \1\t\2/' | expand -t 20
 	@echo "  SCALE=smoke|cpu|gpu sets the size of every experiment (default cpu); GPU=1 means SCALE=gpu on cuda."
+	@echo "  make results: ONLY=chapter/sweep; RETRY=1 runs again what failed; ENGINE=dask SCHEDULER=tcp://host:8786, or none: a cluster here."
 
 book: $(BUILT)  ## execute every page and build the book, strictly; then open _build/html/index.html
 	@echo "The book is ready ($(SCALE) scale). Open $(CURDIR)/$(BUILD)/html/index.html in a browser."
@@ -67,8 +72,10 @@ notebooks: | $(READY)  ## every notebook through nbmake, at SCALE, with a time l
 site: | $(BUILT)  ## the built book in a real browser
 	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/site
 
+# RETRY=1 runs again what failed; ENGINE=dask computes on a Dask cluster, at SCHEDULER=tcp://host:8786 or on this machine.
 results: | $(READY)  ## the recorded long runs that the book shows: what is missing in results/ (hours)
-	$(PY) -m firststep.book.recorded --workers $(WORKERS)
+	OMP_NUM_THREADS=$(THREADS) $(PY) -m firststep.book.recorded $(ONLY) --workers $(WORKERS) --engine $(ENGINE) \
+	  $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(filter 1,$(RETRY)),--retry)
 
 lab: | $(READY)  ## open the book's notebooks in JupyterLab
 	$(PY) -m jupyterlab --ServerApp.root_dir=. book/intro.ipynb

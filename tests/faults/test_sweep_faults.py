@@ -148,26 +148,30 @@ def test_a_kill_between_writing_and_renaming_leaves_no_half_file_and_the_next_st
     ],
     ids=["empty", "half", "twice", "noise", "prefix", "null", "list", "text", "short", "more", "other-parameters"],
 )
-def test_a_damaged_file_is_an_error_that_names_it_and_it_is_never_taken_for_a_result(tmp_path, damage):
+def test_a_damaged_file_is_never_taken_for_a_result_and_the_next_sweep_sets_it_aside_and_redoes_it(
+    tmp_path, capsys, damage
+):
     points = sweep.grid(x=[0, 1])
     sweep.sweep(square, points, tmp_path)
     path = tmp_path / f"{sweep.key({'x': 1})}.json"
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
-    message = f"folder must hold only files that sweep\\(\\) wrote, got {re.escape(str(path))}, which is damaged"
-    for act in (lambda: sweep.load(tmp_path), lambda: sweep.sweep(square, points, tmp_path)):
-        with pytest.raises(ValueError, match=message):
-            act()
-    path.unlink()  # what the message says
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"got {re.escape(str(path))}, which is damaged"):
+        sweep.load(tmp_path)
     sweep.sweep(square, points, tmp_path)
+    assert f"{path} is damaged: set aside" in capsys.readouterr().err
     assert json.loads(path.read_bytes())["result"] == {"value": 1}
+    assert path.with_suffix(".damaged").read_bytes() == damaged
+    assert len(sweep.load(tmp_path)) == 2 and len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_file_under_the_name_of_another_run_is_an_error(tmp_path):
+def test_a_file_under_the_name_of_another_run_is_damaged(tmp_path):
     sweep.sweep(square, [{"x": 1}], tmp_path)
     (tmp_path / f"{sweep.key({'x': 1})}.json").rename(tmp_path / f"{sweep.key({'x': 2})}.json")
     with pytest.raises(ValueError, match=f"{sweep.key({'x': 2})}.json, which is damaged"):
-        sweep.sweep(square, [{"x": 2}], tmp_path)
+        sweep.load(tmp_path)
+    sweep.sweep(square, [{"x": 2}], tmp_path)
+    assert [r["result"] for r in sweep.load(tmp_path)] == [{"value": 4}]
 
 
 # A disk that is full, a folder that is none

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from firststep import chain, inits
-from firststep.book import claims, recorded, sweep
+from firststep.book import claims, code_version, recorded, sweep
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -53,6 +53,33 @@ def test_a_damaged_file_is_named(copy):
     damaged.write_text(damaged.read_text(encoding="utf-8")[:100], encoding="utf-8")
     with pytest.raises(ValueError, match=damaged.stem):
         recorded.load("rank_collapse/invariant")
+
+
+def test_a_record_of_other_code_is_shown_as_such_and_one_without_a_version_too(copy, capsys):
+    files = sorted(copy.glob("*.json"))
+    today = code_version.version(recorded.depth_average)
+    for path, code in zip(files, [today, "0123456789abcdef"], strict=False):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["provenance"]["code"] = code
+        path.write_text(json.dumps(record), encoding="utf-8")
+    table = recorded.load("rank_collapse/invariant")
+    assert table.code.value_counts().to_dict() == {"unknown": len(files) - 2, "today": 1, "other": 1}
+    shown = capsys.readouterr().out
+    assert f"1 of {len(files)} runs were recorded with other code than today's" in shown
+    assert f"{len(files) - 2} of {len(files)} runs were recorded before code versions were kept" in shown
+
+
+def test_make_results_says_of_each_sweep_what_there_is_and_fails_if_a_run_failed(monkeypatch, tmp_path, capsys):
+    def run(x):
+        return {"value": 1 / x}
+
+    monkeypatch.setattr(claims, "root", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "SWEEPS", {"toy/broken": (run, sweep.grid(x=[0, 1])), "toy/good": (run, [{"x": 2}])})
+    assert recorded.main([]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "toy/good: 1 of 1 runs were recorded with today's code\n"
+    assert "toy/broken: 1 of 2 runs failed" in shown.err and "ZeroDivisionError" in shown.err
+    assert recorded.main(["toy/good"]) == 0
 
 
 def test_an_unknown_sweep_is_named_with_the_known_ones(capsys):

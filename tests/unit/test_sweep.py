@@ -1,8 +1,10 @@
 """A sweep: which runs a grid has, what their files are called and hold, and what a second start does."""
 
 import hashlib
+import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 import threadpoolctl
@@ -10,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firststep.book import provenance, sweep
+from firststep.book import code_version, provenance, sweep
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -37,6 +39,14 @@ def note(x, log):
 def fail_at_two(x):
     if x == 2:
         raise RuntimeError("run 2 is broken")
+    return {"value": x}
+
+
+def note_or_fail(x, log, broken):
+    """A run that leaves a trace, and that fails for 2 while a file is there."""
+    note(x, log)
+    if x == 2 and Path(broken).exists():
+        raise OSError("not today")
     return {"value": x}
 
 
@@ -110,7 +120,7 @@ def test_parameters_that_are_not_json_are_refused_before_anything_runs(value, tm
 
 def test_every_run_has_one_file_named_by_its_key_with_its_parameters_its_result_and_where_it_came_from(tmp_path):
     points = sweep.grid(x=[1, 2, 3], power=[2, 3])
-    sweep.sweep(square, points, tmp_path, device="cpu")
+    sweep.sweep(square, points, tmp_path, device="cpu", dtype="float64")
     assert {path.name for path in tmp_path.iterdir()} == {f"{sweep.key(point)}.json" for point in points}
     records = {sweep.key(record["parameters"]): record for record in sweep.load(tmp_path)}
     for point in points:
@@ -120,6 +130,9 @@ def test_every_run_has_one_file_named_by_its_key_with_its_parameters_its_result_
         assert record["run"].endswith("test_sweep.square")
         origin = record["provenance"]
         assert origin["seconds"] >= 0 and origin["device"] == "cpu" and origin["versions"] == provenance.versions()
+        assert (
+            origin["threads"] == 1 and origin["dtype"] == "float64" and origin["code"] == code_version.version(square)
+        )
         assert time.strptime(origin["finished"], "%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -167,12 +180,31 @@ def test_an_empty_sweep_does_nothing_and_an_empty_folder_holds_nothing(tmp_path)
     assert sweep.load(tmp_path) == []
 
 
-def test_a_run_that_fails_stops_the_sweep_and_what_was_finished_stays(tmp_path):
+def test_a_run_that_fails_leaves_its_traceback_and_the_others_are_computed(tmp_path):
     points = sweep.grid(x=[1, 2, 3])
-    with pytest.raises(RuntimeError, match="run 2 is broken"):
+    with pytest.raises(sweep.RunsFailed, match=r"1 of 3 runs failed.*RuntimeError: run 2 is broken.*RETRY=1") as caught:
         sweep.sweep(fail_at_two, points, tmp_path)
-    assert [r["result"] for r in sweep.load(tmp_path)] == [{"value": 1}]
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
+    assert sorted(r["result"]["value"] for r in sweep.load(tmp_path)) == [1, 3]
+    assert caught.value.failed == [tmp_path / f"{sweep.key({'x': 2})}.failed"]
+    failure = json.loads(caught.value.failed[0].read_text(encoding="utf-8"))
+    assert failure["parameters"] == {"x": 2} and 'raise RuntimeError("run 2 is broken")' in failure["traceback"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".failed"}
+
+
+def test_what_failed_is_passed_over_and_counted_until_it_is_retried(tmp_path):
+    log, broken = tmp_path / "log", tmp_path / "broken"
+    broken.touch()
+    points = sweep.grid(x=[1, 2, 3], log=[str(log)], broken=[str(broken)])
+    for _ in range(2):
+        with pytest.raises(sweep.RunsFailed, match="1 of 3 runs failed"):
+            sweep.sweep(note_or_fail, points, tmp_path / "runs")
+    broken.unlink()
+    with pytest.raises(sweep.RunsFailed):
+        sweep.sweep(note_or_fail, points, tmp_path / "runs")
+    assert log.read_text().split() == ["1", "2", "3"]
+    sweep.sweep(note_or_fail, points, tmp_path / "runs", retry=True)
+    assert log.read_text().split() == ["1", "2", "3", "2"]
+    assert {path.suffix for path in (tmp_path / "runs").iterdir()} == {".json"} and len(results(tmp_path / "runs")) == 3
 
 
 # Bad calls
@@ -204,7 +236,7 @@ def test_the_number_of_workers_must_be_a_positive_integer(workers, tmp_path):
 
 
 @pytest.mark.parametrize("result", [math.nan, math.inf, torch.ones(1), {1}], ids=str)
-def test_a_result_that_is_not_json_is_refused_and_leaves_no_file(result, tmp_path):
-    with pytest.raises(ValueError, match="content must be JSON without infinity and nan"):
+def test_a_result_that_is_not_json_counts_as_a_failure(result, tmp_path):
+    with pytest.raises(sweep.RunsFailed, match="content must be JSON without infinity and nan"):
         sweep.sweep(lambda x: {"value": result}, [{"x": 1}], tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert sweep.load(tmp_path) == []

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy
+import scipy
 import torch
 
 from firststep import __version__
@@ -19,7 +20,20 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
     }
+
+
+def text_of(content: dict, name: str) -> str:
+    """``content`` as the text of a file.
+
+    Raises:
+        ValueError: ``content`` is not JSON, which knows no infinity and no nan.
+    """
+    try:
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"content must be JSON without infinity and nan, got {name}: {error}") from error
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -29,10 +43,7 @@ def write_json(path: Path, content: dict) -> None:
         ValueError: ``content`` is not JSON, which knows no infinity and no nan.
         OSError: the disk is full or the folder cannot be written; no file is left behind.
     """
-    try:
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"content must be JSON without infinity and nan, got {path.name}: {error}") from error
+    text = text_of(content, path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:

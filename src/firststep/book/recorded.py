@@ -9,13 +9,14 @@ python -m firststep.book.recorded rank_collapse/fig3a --workers 2
 import argparse
 import importlib
 import pkgutil
-from collections.abc import Callable
+import signal
+import sys
 from pathlib import Path
 
 import pandas as pd
 
 from firststep import checks
-from firststep.book import claims, runs, sweep
+from firststep.book import claims, code_version, lifetime, runs, sweep
 from firststep.book.runs.rank_collapse import (  # noqa: F401  (for pages that read the chains)
     INVARIANT,
     MEASURES,
@@ -30,8 +31,8 @@ from firststep.book.runs.rank_collapse import (  # noqa: F401  (for pages that r
 )
 
 
-def sweeps() -> dict[str, tuple[Callable[..., dict], list[dict]]]:
-    """Every sweep of :mod:`firststep.book.runs`: its function and its points, by name.
+def sweeps() -> dict[str, tuple]:
+    """Every sweep of :mod:`firststep.book.runs`: its function, its points, perhaps its dtype; by name.
 
     Raises:
         ValueError: two modules give a sweep the same name.
@@ -45,6 +46,11 @@ def sweeps() -> dict[str, tuple[Callable[..., dict], list[dict]]]:
 
 
 SWEEPS = sweeps()
+CODE = {
+    "today": "were recorded with today's code",
+    "other": "were recorded with other code than today's; delete their files and run make results to repeat them",
+    "unknown": "were recorded before code versions were kept",
+}
 
 
 def folder(name: str) -> Path:
@@ -57,34 +63,74 @@ def folder(name: str) -> Path:
 
 
 def load(name: str) -> pd.DataFrame:
-    """The recorded runs of a sweep, one a row: a column for each parameter, each result, and ``seconds``.
+    """The recorded runs of a sweep, one a row: a column for each parameter, each result, ``seconds`` and ``code``.
+
+    ``code`` is a key of :data:`CODE`. If runs were recorded with other code than today's, that is printed as well.
 
     Raises:
         ValueError: unknown name, a damaged file, or runs of the grid that are not recorded yet.
     """
-    wanted = {sweep.key(point) for point in SWEEPS[checks.one_of("name", name, SWEEPS)][1]}
+    run, points, *_ = SWEEPS[checks.one_of("name", name, SWEEPS)]
+    wanted = {sweep.key(point) for point in points}
     found = {sweep.key(r["parameters"]): r for r in sweep.load(folder(name))}
     if missing := len(wanted - set(found)):
         raise ValueError(f"results/{name} must hold every run of its grid, got {missing} missing: run make results")
-    records = [found[one] for one in wanted]
-    rows = [{**r["parameters"], **r["result"], "seconds": r["provenance"]["seconds"]} for r in records]
+    rows = [_row(found[one], code_version.version(run)) for one in wanted]
     table = pd.DataFrame(rows)
     order = [column for column in ("gamma", "d", "samples", "seed") if column in table]
-    return table.astype({"gamma": float} if "gamma" in table else {}).sort_values(order, ignore_index=True)
+    table = table.astype({"gamma": float} if "gamma" in table else {}).sort_values(order, ignore_index=True)
+    if "other" in set(table.code):
+        print(f"results/{name}: {code_of(table)}.")
+    return table
 
 
-def main(arguments: list[str] | None = None) -> None:
+def _row(record: dict, today: str | None) -> dict:
+    origin = record["provenance"]
+    code = "unknown" if origin.get("code") is None else "today" if origin["code"] == today else "other"
+    return {**record["parameters"], **record["result"], "seconds": origin["seconds"], "code": code}
+
+
+def code_of(table: pd.DataFrame) -> str:
+    """A sentence without its full stop that says which code a table's runs were recorded with."""
+    return "; ".join(f"{n} of {len(table)} runs {CODE[code]}" for code, n in table.code.value_counts().items())
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compute the recorded runs that are missing in results/.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(SWEEPS)}; all if none is given")
     parser.add_argument("--workers", type=int, default=1, help="processes, one core each")
+    parser.add_argument("--engine", choices=("joblib", "dask"), default="joblib", help="what runs them")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler, tcp://host:port; else Dask runs here")
+    parser.add_argument("--retry", action="store_true", help="also run again what failed before")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compute what is missing, then say of each sweep what there is.
+
+    Returns:
+        1 if runs failed, the disk is full, or no scheduler answers; 0 otherwise.
+    """
+    parser = _parser()
     chosen = parser.parse_args(arguments)
     if unknown := sorted(set(chosen.names) - set(SWEEPS)):
         parser.error(f"name must be one of {', '.join(SWEEPS)}, got {', '.join(unknown)}")
+    options = {"workers": chosen.workers, "engine": chosen.engine, "scheduler": chosen.scheduler or None}
+    failures = 0
     for name in chosen.names or SWEEPS:
-        where = folder(name)
-        run, points = SWEEPS[name]
-        sweep.sweep(run, points, where, workers=chosen.workers)
+        run, points, *dtype = SWEEPS[name]
+        try:
+            sweep.sweep(run, points, folder(name), retry=chosen.retry, dtype=next(iter(dtype), None), **options)
+        except (sweep.RunsFailed, OSError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failures += 1
+        else:
+            rows = pd.DataFrame([_row(record, code_version.version(run)) for record in sweep.load(folder(name))])
+            print(f"{name}: {code_of(rows)}")
+    return int(failures > 0)
 
 
 if __name__ == "__main__":
-    main()
+    lifetime.end_with_make()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: workers are ended too
+    sys.exit(main())

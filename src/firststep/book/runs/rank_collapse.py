@@ -166,8 +166,8 @@ SWEEPS = {
     "rank_collapse/fig3a": (depth_average, FIG3A),
     "rank_collapse/invariant": (depth_average, INVARIANT),
     "rank_collapse/small_gamma": (depth_average, SMALL_GAMMA),
-    "rank_collapse/wide_limit": (wide_averages, WIDE),
-    "rank_collapse/wide_counts": (wide_exponents, WIDE_EXPONENTS),
+    "rank_collapse/wide_limit": (wide_averages, WIDE, "float64"),
+    "rank_collapse/wide_counts": (wide_exponents, WIDE_EXPONENTS, "float64"),
 }
 
 
