@@ -1,221 +1,157 @@
-"""Sweeps that are killed, damaged files, and disks that are full."""
+"""Sweeps that are killed or interrupted, and two sweeps on one folder."""
 
-import errno
-import functools
-import json
+import multiprocessing
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import psutil
 import pytest
 
-from firststep.book import provenance, sweep
-
-# A run that takes about 5 ms and writes some hundred kilobytes, so that a kill often falls into the writing.
-PROGRAM = """
-import random, sys, time
 from firststep.book import sweep
 
-def run(seed, log):
-    time.sleep(0.005)
-    numbers = random.Random(seed)
+RUNS, KILLS = 250, 22
+# The sweep as `make results` runs it, of runs that take a minute.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from firststep.book import claims, recorded, sweep
+
+def run(x, log):
     with open(log, "a") as file:
-        file.write(f"{seed}\\n")
-    return {"values": [numbers.random() for _ in range(5_000)]}
+        file.write(f"{x}\\n")
+    time.sleep(60)
+    return {"value": x}
 
 if __name__ == "__main__":
-    folder, log, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    print("ready", flush=True)
-    sweep.sweep(run, sweep.grid(seed=range(runs), log=[log]), folder)
-    print("finished", flush=True)
+    root, log, engine = sys.argv[1:]
+    claims.root = lambda: Path(root)
+    recorded.SWEEPS = {"toy/slow": (run, sweep.grid(x=range(6), log=[log]))}
+    sys.argv[1:] = ["--workers", "2", "--engine", engine]
+    recorded.command()
 """
-RUNS = 120
 
 
-def square(x):
-    return {"value": x * x}
+def note(seed, log):
+    """A run of some milliseconds that writes some ten kilobytes, so that a kill often falls into the writing."""
+    numbers = random.Random(seed)
+    with open(log, "a") as file:
+        file.write(f"{seed}:{os.getpid()}\n")
+    time.sleep(0.002)
+    return {"values": [numbers.random() for _ in range(2_000)]}
 
 
-def start(tmp_path, folder, log):
-    """The sweep in a process group of its own; returns once it is about to start its runs."""
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, str(program), str(folder), str(log), str(RUNS)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout.readline() == "ready\n"
-    return process
+def run_sweep(folder, log, runs):
+    sweep.sweep(note, sweep.grid(seed=range(runs), log=[str(log)]), folder)
 
 
-def finished(folder):
+@pytest.fixture(scope="module")
+def start():
+    """Start a sweep in a process of its own, a fork of one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["firststep.book.sweep"])
+
+    def started(*arguments):
+        process = context.Process(target=run_sweep, args=arguments)
+        process.start()
+        return process
+
+    return started
+
+
+def lines(log):
+    return log.read_text().split() if log.exists() else []
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)
+
+
+def results(folder):
     """Every file under a final name, read in full; a half file would not pass."""
-    records = sweep.load(folder) if folder.exists() else []
-    return {r["parameters"]["seed"]: r["result"] for r in records}
-
-
-def age(folder):
-    """Make what a kill left an hour old; a younger temporary file could be that of a sweep which is alive."""
-    for left in folder.glob(".*.tmp"):
-        os.utime(left, (time.time() - 3600,) * 2)
+    return {r["parameters"]["seed"]: r["result"] for r in (sweep.load(folder) if folder.exists() else [])}
 
 
 # Killed
 
 
-def test_a_sweep_killed_at_random_moments_loses_nothing_finished_and_ends_like_one_that_was_not(tmp_path):
-    folder, log, rng = tmp_path / "runs", tmp_path / "log", random.Random(0)
-    kept, kills = {}, 0
-    while kills < 5:
-        process = start(tmp_path, folder, log)
-        time.sleep(rng.uniform(0.02, 0.3))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        kills += 1
-        now = finished(folder)
-        assert kept.items() <= now.items()
+def test_a_sweep_killed_at_random_moments_ends_like_one_that_was_not_and_nothing_is_lost_or_done_twice(start, tmp_path):
+    folder, log, rng, kept = tmp_path / "runs", tmp_path / "log", random.Random(0), {}
+    for _ in range(KILLS):
+        process, more = start(folder, log, RUNS), len(lines(log)) + rng.randrange(1, 9)
+        wait_until(lambda more=more: len(lines(log)) >= more)
+        time.sleep(rng.uniform(0, 0.02))  # somewhere between computing, writing and renaming
+        assert process.is_alive(), "the sweep was over before the kill, which so tests nothing"
+        process.kill()
+        process.join()
+        now = results(folder)
+        assert kept.items() <= now.items() and len(now) < RUNS
         kept = now
-    assert len(kept) > 0, "no run was finished before the kills, so they tested nothing"
-    age(folder)
-    process = start(tmp_path, folder, log)
-    assert process.communicate()[0] == "finished\n" and process.returncode == 0
-    expected = {seed: [random.Random(seed).random()] for seed in range(RUNS)}
-    assert {seed: r["values"][:1] for seed, r in finished(folder).items()} == expected
-    assert {path.suffix for path in folder.iterdir()} == {".json"}  # temporary files are gone
+    process = start(folder, log, RUNS)
+    process.join()
+    assert process.exitcode == 0
+    run_sweep(tmp_path / "whole", tmp_path / "other", RUNS)
+    assert results(folder) == results(tmp_path / "whole") and len(results(folder)) == RUNS
+    assert {path.suffix for path in folder.iterdir()} <= {".json", ".tmp"}  # the claims of the killed are gone
     # A run is computed again only if its kill came before its file: at most one a kill.
-    assert RUNS <= len(log.read_text().split()) <= RUNS + kills
+    assert RUNS <= len(lines(log)) <= RUNS + KILLS
 
 
-def test_a_resumed_sweep_equals_an_uninterrupted_one(tmp_path, monkeypatch):
-    points = sweep.grid(x=range(6))
-    sweep.sweep(square, points, tmp_path / "whole")
-    calls = []
-
-    @functools.wraps(square)
-    def interrupted(x):
-        calls.append(x)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return square(x)
-
-    with pytest.raises(KeyboardInterrupt):
-        sweep.sweep(interrupted, points, tmp_path / "resumed")
-    assert len(sweep.load(tmp_path / "resumed")) == 3
-    sweep.sweep(square, points, tmp_path / "resumed")
-    whole, resumed = (sweep.load(tmp_path / name) for name in ("whole", "resumed"))
-    assert [(r["parameters"], r["result"]) for r in whole] == [(r["parameters"], r["result"]) for r in resumed]
+# Two sweeps
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_a_kill_between_writing_and_renaming_leaves_no_half_file_and_the_next_start_clears_up(tmp_path, moment):
-    program = (
-        "import os, signal, sys; from firststep.book import provenance; from pathlib import Path\n"
-        f"os.{moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "provenance.write_json(Path(sys.argv[1]) / 'a.json', {'x': 1})\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)])
-    assert killed.returncode == -signal.SIGKILL
-    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
-    assert sweep.load(tmp_path) == []
-    sweep.sweep(square, [], tmp_path)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"], "a young file may belong to a sweep that is alive"
-    age(tmp_path)
-    sweep.sweep(square, [{"x": 3}], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [f"{sweep.key({'x': 3})}.json"]
+def test_two_sweeps_on_one_folder_share_the_work_and_do_nothing_twice(start, tmp_path):
+    folder, log = tmp_path / "runs", tmp_path / "log"
+    both = [start(folder, log, 200) for _ in range(2)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    seeds, processes = zip(*(line.split(":") for line in lines(log)), strict=True)
+    assert sorted(map(int, seeds)) == list(range(200)) == sorted(results(folder))
+    assert len(set(processes)) == 2, "one of them came too late to test anything"
+    assert {path.suffix for path in folder.iterdir()} == {".json"}
 
 
-# Damaged files
+def test_a_sweep_waits_for_the_runs_of_another_and_takes_them_over_if_that_is_killed(start, tmp_path):
+    folder, log = tmp_path / "runs", tmp_path / "log"
+    first = start(folder, log, 40)
+    wait_until(lambda: len(lines(log)) > 3)
+    os.kill(first.pid, signal.SIGSTOP)  # alive, with a claim or between two
+    second = start(folder, log, 40)
+    wait_until(lambda: len(results(folder)) >= 39)
+    first.kill()
+    second.join()
+    assert second.exitcode == 0 and len(results(folder)) == 40 <= len(lines(log)) <= 41
+
+
+# Interrupted
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "engine, number, whole_group, code",
     [
-        lambda whole: b"",
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: whole + whole,
-        lambda whole: os.urandom(64),
-        lambda whole: b"\xff\xfe" + whole,
-        lambda whole: b"null",
-        lambda whole: b"[1, 2]",
-        lambda whole: b'"run"',
-        lambda whole: json.dumps({"parameters": {"x": 1}}).encode(),
-        lambda whole: json.dumps({**json.loads(whole), "more": 1}).encode(),
-        lambda whole: whole.replace(b'"x": 1', b'"x": 7'),
+        ("joblib", signal.SIGINT, True, 130),  # Ctrl-C in a terminal
+        ("joblib", signal.SIGTERM, False, 143),
+        ("joblib", signal.SIGKILL, False, -9),
+        ("dask", signal.SIGINT, True, 130),
     ],
-    ids=["empty", "half", "twice", "noise", "prefix", "null", "list", "text", "short", "more", "other-parameters"],
 )
-def test_a_damaged_file_is_never_taken_for_a_result_and_the_next_sweep_sets_it_aside_and_redoes_it(
-    tmp_path, capsys, damage
-):
-    points = sweep.grid(x=[0, 1])
-    sweep.sweep(square, points, tmp_path)
-    path = tmp_path / f"{sweep.key({'x': 1})}.json"
-    damaged = damage(path.read_bytes())
-    path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=f"got {re.escape(str(path))}, which is damaged"):
-        sweep.load(tmp_path)
-    sweep.sweep(square, points, tmp_path)
-    assert f"{path} is damaged: set aside" in capsys.readouterr().err
-    assert json.loads(path.read_bytes())["result"] == {"value": 1}
-    assert path.with_suffix(".damaged").read_bytes() == damaged
-    assert len(sweep.load(tmp_path)) == 2 and len(list(tmp_path.iterdir())) == 3
-
-
-def test_a_file_under_the_name_of_another_run_is_damaged(tmp_path):
-    sweep.sweep(square, [{"x": 1}], tmp_path)
-    (tmp_path / f"{sweep.key({'x': 1})}.json").rename(tmp_path / f"{sweep.key({'x': 2})}.json")
-    with pytest.raises(ValueError, match=f"{sweep.key({'x': 2})}.json, which is damaged"):
-        sweep.load(tmp_path)
-    sweep.sweep(square, [{"x": 2}], tmp_path)
-    assert [r["result"] for r in sweep.load(tmp_path)] == [{"value": 4}]
-
-
-# A disk that is full, a folder that is none
-
-
-def test_a_full_disk_leaves_what_was_finished_and_no_half_file(tmp_path, monkeypatch):
-    points, synced, fsync = sweep.grid(x=range(5)), [], os.fsync
-
-    def full(descriptor):
-        synced.append(descriptor)
-        if len(synced) > 3:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(descriptor)
-
-    monkeypatch.setattr(provenance.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        sweep.sweep(square, points, tmp_path)
-    assert sorted(r["result"]["value"] for r in sweep.load(tmp_path)) == [0, 1, 4]
-    assert len(list(tmp_path.iterdir())) == 3
-    monkeypatch.undo()
-    sweep.sweep(square, points, tmp_path)
-    assert sorted(r["result"]["value"] for r in sweep.load(tmp_path)) == [0, 1, 4, 9, 16]
-
-
-def test_a_write_that_the_system_cuts_short_leaves_no_half_file(tmp_path):
-    """A limit on the size of files: the system takes a part of the bytes and refuses the rest."""
-    program = (
-        "import resource, signal, sys; from firststep.book import sweep\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, 4_096))\n"
-        "try:\n"
-        "    sweep.sweep(lambda n: {'zeros': [0] * n}, sweep.grid(n=[1, 2, 9_999, 3]), sys.argv[1])\n"
-        "except OSError as error:\n"
-        "    print(error.strerror)\n"
-    )
-    cut = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert cut.stdout.strip() == os.strerror(errno.EFBIG)
-    assert sorted(r["parameters"]["n"] for r in sweep.load(tmp_path)) == [1, 2]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_a_folder_that_is_a_file_is_an_error_of_the_system_that_names_it(tmp_path):
-    path = Path(tmp_path / "runs")
-    path.write_text("not a folder")
-    with pytest.raises(OSError, match="runs"):
-        sweep.sweep(square, [{"x": 1}], path)
-    assert path.read_text() == "not a folder"
+def test_a_sweep_that_is_ended_leaves_no_process(tmp_path, engine, number, whole_group, code):
+    program, log = tmp_path / "program.py", tmp_path / "log"
+    program.write_text(PROGRAM)
+    command = [sys.executable, str(program), str(tmp_path), str(log), engine]
+    leader = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(lines(log)) == 2)
+    children = psutil.Process(leader.pid).children(recursive=True)
+    assert len(children) >= 2
+    (os.killpg if whole_group else os.kill)(leader.pid, number)
+    shown = leader.communicate(timeout=30)[1]
+    assert leader.returncode == code, shown
+    assert number != signal.SIGINT or "stopped; what was finished stays" in shown
+    assert psutil.wait_procs(children, timeout=10)[1] == []

@@ -5,6 +5,7 @@ the others.
 """
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -59,16 +60,26 @@ def _processes(call: Callable[[T], R], points: Iterable[T], workers: int) -> Ite
 
 
 def _tasks(client, call: Callable[[T], R], points: Iterable[T], died: Callable[[T], R]) -> Iterator[R]:
+    """As many calls at a time as the cluster has threads now, so that none waits on a worker that another one kills."""
     from distributed import KilledWorker, as_completed
 
-    points = list(points)
-    futures = dict(zip(client.map(call, points, pure=False), points, strict=True))
-    for future in as_completed(futures):
+    waiting, under_way, futures = iter(points), {}, as_completed()
+
+    def fill() -> None:
+        for point in itertools.islice(waiting, max(1, sum(client.nthreads().values())) - len(under_way)):
+            future = client.submit(call, point, pure=False)
+            under_way[future] = point
+            futures.add(future)
+
+    fill()
+    for future in futures:
+        point = under_way.pop(future)
         try:
-            yield future.result()
+            result = future.result()
         except KilledWorker:
-            yield died(futures[future])
-        future.release()
+            result = died(point)
+        fill()
+        yield result
 
 
 def _bound(parent: int, call: Callable[[T], R], point: T) -> R:

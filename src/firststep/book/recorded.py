@@ -121,16 +121,28 @@ def main(arguments: list[str] | None = None) -> int:
         run, points, *dtype = SWEEPS[name]
         try:
             sweep.sweep(run, points, folder(name), retry=chosen.retry, dtype=next(iter(dtype), None), **options)
-        except (sweep.RunsFailed, OSError) as error:
+        except sweep.RunsFailed as error:
             print(f"{name}: {error}", file=sys.stderr)
             failures += 1
+        except OSError as error:  # a disk that is full, a scheduler that does not answer: the next sweep has it too
+            print(f"{name}: {error}; what was finished stays", file=sys.stderr)
+            return 1
         else:
             rows = pd.DataFrame([_row(record, code_version.version(run)) for record in sweep.load(folder(name))])
             print(f"{name}: {code_of(rows)}")
     return int(failures > 0)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """:func:`main` as a process of its own, which ends its workers however it is ended."""
     lifetime.end_with_make()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: workers are ended too
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped; what was finished stays", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    command()
