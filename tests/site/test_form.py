@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 import axe_playwright_python
 import built_book
 import pytest
+from conftest import ORIGINS
 from test_pages import PHONE, switch_to
 
 pytestmark = [pytest.mark.site, pytest.mark.served]
@@ -67,10 +68,12 @@ def test_code_is_folded_until_the_switch_opens_it(visit):
     assert folds.evaluate_all(OPENED) == 0
 
 
-def test_the_switch_is_remembered(start):
-    folds, button = start.page.locator("details.fold"), start.page.locator("button.show-code")
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_the_switch_is_remembered(opened, site: Path, origin: str):
+    visit = opened(built_book.pages_with(site, 'class="fold')[0], origin)
+    folds, button = visit.page.locator("details.fold"), visit.page.locator("button.show-code")
     button.click()
-    start.page.reload()
+    visit.page.reload()
     assert button.get_attribute("aria-pressed") == "true"
     assert folds.evaluate_all(OPENED) == folds.count() > 0
 

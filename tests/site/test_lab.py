@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+from contextlib import suppress
 from time import monotonic, sleep
 
 import built_book
@@ -36,8 +38,9 @@ def address(log, process):
     end = monotonic() + 60
     while monotonic() < end and process.poll() is None:
         if found := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+/", log.read_text()):
-            urllib.request.urlopen(found[0] + "api").read()
-            return found[0].replace("localhost", "127.0.0.1")
+            with suppress(urllib.error.URLError):  # it names its address before it listens there
+                urllib.request.urlopen(found[0] + "api").read()
+                return found[0].replace("localhost", "127.0.0.1")
         sleep(0.2)
     pytest.fail(log.read_text())
 

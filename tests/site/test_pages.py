@@ -22,14 +22,8 @@ def unexplained(errors: list[str]) -> list[str]:
 
 
 def test_the_book_has_what_these_tests_are_about(site: Path):
-    for text in (
-        'class="math',
-        'class="firststep"',
-        'class="explorable"',
-        '<section class="verdict ',
-        'class="cell_output',
-    ):
-        assert built_book.pages_with(site, f'class="{text}'), text
+    for name in ("math", 'firststep"', 'explorable"', "verdict ", "cell_output"):
+        assert built_book.pages_with(site, f'class="{name}'), name
 
 
 # Loading ---------------------------------------------------------------------------------------------------
