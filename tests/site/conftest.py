@@ -49,13 +49,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("page", found)
     if "visit" in metafunc.fixturenames:
         # All tests of a page share one load, also where workers share the tests (--dist loadgroup).
-        origins = ORIGINS[:1] if metafunc.definition.get_closest_marker("served") else ORIGINS
+        served = metafunc.definition.get_closest_marker("served")
         visits = [
             pytest.param((page, origin), id=f"{page}-{origin}", marks=pytest.mark.xdist_group(f"{page}-{origin}"))
             for page in found
-            for origin in origins
+            for origin in (ORIGINS[:1] if served or alike(page) else ORIGINS)
         ]
         metafunc.parametrize("visit", visits, indirect=True, scope="session")
+
+
+def alike(page: str) -> bool:
+    """Whether the page is one of a module: from the disk their index stands for them."""
+    return page.startswith("book/api/") and page != "book/api/index.html"
 
 
 def required(what: str) -> None:

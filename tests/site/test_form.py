@@ -117,15 +117,15 @@ def _compressed(path: Path) -> int:
 
 
 def test_axe_finds_no_serious_violation(visit):
-    switch_to(visit, "light")
-    assert violations(visit.page) == []
+    """All but contrast, which takes axe most of its time and has a quicker test of its own on every page."""
+    assert violations(visit.page, rules={"color-contrast": {"enabled": False}}) == []
 
 
+@pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize("kind", ["landscape", "claim-map", "explorable", "verdict ", "py"])
-def test_axe_finds_enough_contrast_by_night_on_a_page_of_each_kind(opened, site: Path, kind: str):
-    """The rest does not depend on the theme, and the contrast of all pages has a quicker test of its own."""
+def test_axe_finds_enough_contrast_on_a_page_of_each_kind(opened, site: Path, kind: str, theme: str):
     visit = opened(built_book.pages_with(site, f'class="{kind}')[0], "http")
-    switch_to(visit, "dark")
+    switch_to(visit, theme)
     assert violations(visit.page, runOnly=["color-contrast"]) == []
 
 
