@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from firststep.book import sweep
+from firststep.book import claims, recorded, sweep
 
 RUNS, KILLS = 250, 22
 # The sweep as `make results` runs it, of runs that take a minute.
@@ -42,6 +42,13 @@ def note(seed, log):
         file.write(f"{seed}:{os.getpid()}\n")
     time.sleep(0.002)
     return {"values": [numbers.random() for _ in range(2_000)]}
+
+
+def die_once(x, mark):
+    if x == 1 and not os.path.exists(mark):
+        open(mark, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"value": x}
 
 
 def run_sweep(folder, log, runs):
@@ -103,6 +110,17 @@ def test_a_sweep_killed_at_random_moments_ends_like_one_that_was_not_and_nothing
     assert RUNS <= len(lines(log)) <= RUNS + KILLS
 
 
+def test_a_process_that_dies_under_a_run_ends_the_sweep_and_the_next_one_finishes_it(tmp_path, monkeypatch, capsys):
+    mark = tmp_path / "mark"
+    points = sweep.grid(x=[0, 1, 2, 3], mark=[str(mark)])
+    monkeypatch.setattr(claims, "root", lambda: tmp_path)
+    monkeypatch.setattr(recorded, "SWEEPS", {"toy/deadly": (die_once, points)})
+    assert recorded.main(["--workers", "2"]) == 1
+    assert "What was finished stays" in capsys.readouterr().err and mark.exists()
+    assert recorded.main(["--workers", "1"]) == 0
+    assert len(sweep.load(tmp_path / "results" / "toy" / "deadly")) == 4
+
+
 # Two sweeps
 
 
@@ -151,7 +169,7 @@ def test_a_sweep_that_is_ended_leaves_no_process(tmp_path, engine, number, whole
     children = psutil.Process(leader.pid).children(recursive=True)
     assert len(children) >= 2
     (os.killpg if whole_group else os.kill)(leader.pid, number)
-    shown = leader.communicate(timeout=30)[1]
+    shown = leader.communicate(timeout=60)[1]
     assert leader.returncode == code, shown
     assert number != signal.SIGINT or "stopped; what was finished stays" in shown
     assert psutil.wait_procs(children, timeout=10)[1] == []

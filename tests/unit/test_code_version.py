@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from firststep.book import code_version, recorded
+from firststep.book import code_version
+from firststep.book.runs import rank_collapse
 
 RUN = '''
 """A module."""
@@ -129,7 +130,7 @@ def test_a_run_reaches_what_it_names_and_no_more(version):
 
 
 def test_recorded_runs_reach_the_mathematics_and_not_the_machinery():
-    run = recorded.depth_average
+    run = rank_collapse.depth_average
     path = importlib.import_module(run.__module__).__file__
     found = code_version.reached(run.__module__, run.__name__, code_version.Path(path))
     assert {("firststep.chain", "Chain"), ("firststep.states", "State"), ("firststep.chain", "LAWS")} <= set(found)
@@ -138,8 +139,8 @@ def test_recorded_runs_reach_the_mathematics_and_not_the_machinery():
 
 def test_the_version_is_the_same_in_another_process_and_none_without_a_source():
     program = (
-        "from firststep.book import code_version, recorded\nprint(code_version.version(recorded.depth_average))\n"
-        "print(code_version.version(lambda: 1))"
+        "from firststep.book import code_version\nfrom firststep.book.runs import rank_collapse\n"
+        "print(code_version.version(rank_collapse.depth_average))\nprint(code_version.version(lambda: 1))"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert told == [code_version.version(recorded.depth_average), "None"]
+    assert told == [code_version.version(rank_collapse.depth_average), "None"]

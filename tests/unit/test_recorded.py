@@ -9,6 +9,7 @@ import torch
 
 from firststep import chain, inits
 from firststep.book import claims, code_version, recorded, sweep
+from firststep.book.runs import rank_collapse
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -57,7 +58,7 @@ def test_a_damaged_file_is_named(copy):
 
 def test_a_record_of_other_code_is_shown_as_such_and_one_without_a_version_too(copy, capsys):
     files = sorted(copy.glob("*.json"))
-    today = code_version.version(recorded.depth_average)
+    today = code_version.version(rank_collapse.depth_average)
     for path, code in zip(files, [today, "0123456789abcdef"], strict=False):
         record = json.loads(path.read_text(encoding="utf-8"))
         record["provenance"]["code"] = code
@@ -91,44 +92,44 @@ def test_an_unknown_sweep_is_named_with_the_known_ones(capsys):
 
 
 def test_a_recorded_run_is_the_depth_average_of_the_chain():
-    found = recorded.depth_average(
+    found = rank_collapse.depth_average(
         gamma="inf", d=3, law="gaussian", depth=40, burn_in=5, every=5, blocks=2, seed=7, dtype="float64"
     )
     g = inits.generator(7, device="cpu")
     x = torch.randn(3, 3, generator=g, dtype=torch.float64)
-    options = {"depth": 40, "burn_in": 5, "every": 5, "blocks": 2, "measure": recorded.MEASURES}
+    options = {"depth": 40, "burn_in": 5, "every": 5, "blocks": 2, "measure": rank_collapse.MEASURES}
     direct = chain.depth_average(chain.Chain(gamma=float("inf"), law="gaussian"), x, generator=g, **options)
     assert found["stable_rank"] == direct.blocks["stable_rank"][:, 0].tolist()
     assert json.loads(json.dumps(found)) == found
 
 
 def test_averages_count_blocks_as_independent():
-    mean, error = recorded.average(np.array([[[1.0, 2.0], [3.0, 2.0]]]))
+    mean, error = rank_collapse.average(np.array([[[1.0, 2.0], [3.0, 2.0]]]))
     np.testing.assert_allclose(mean, [2.0, 2.0])
     np.testing.assert_allclose(error, [1.0, 0.0])
 
 
 def test_the_regularity_constant_is_a_ratio_of_means_and_exact_if_the_ratio_is_constant():
     cube = np.array([[1.0, 2.0, 5.0]])
-    alpha, error = recorded.regularity_constant(np.stack([0.25 * cube, cube], -1))
+    alpha, error = rank_collapse.regularity_constant(np.stack([0.25 * cube, cube], -1))
     assert alpha == pytest.approx(0.25) and error == pytest.approx(0)
 
 
 def test_blocks_that_alternate_are_anticorrelated_and_a_trend_is_correlated():
-    assert recorded.neighbour_correlation(np.array([[1.0, -1.0] * 10])) < -0.9
-    assert recorded.neighbour_correlation(np.arange(20.0)[None]) > 0.8
+    assert rank_collapse.neighbour_correlation(np.array([[1.0, -1.0] * 10])) < -0.9
+    assert rank_collapse.neighbour_correlation(np.arange(20.0)[None]) > 0.8
 
 
 def test_a_fresh_run_is_the_recorded_one_with_its_seed():
-    point = recorded.INVARIANT[-1] | {"depth": 40, "burn_in": 20, "blocks": 2, "every": 10, "d": 8}
+    point = rank_collapse.INVARIANT[-1] | {"depth": 40, "burn_in": 20, "blocks": 2, "every": 10, "d": 8}
     step = chain.Chain(point["gamma"], point["law"])
-    found = recorded.fresh(step, 8, seeds=[point["seed"], 77], depth=40, burn_in=20, blocks=2)
-    expected = recorded.depth_average(**point)
+    found = rank_collapse.fresh(step, 8, seeds=[point["seed"], 77], depth=40, burn_in=20, blocks=2)
+    expected = rank_collapse.depth_average(**point)
     np.testing.assert_allclose(found["stable_rank"][0], expected["stable_rank"])
 
 
 def test_a_table_splits_into_its_settings():
     table = recorded.load("rank_collapse/invariant")
-    found = recorded.by_setting(table)
+    found = rank_collapse.by_setting(table)
     assert len(found) == len(table) // table.seed.nunique()
     assert found[1.0, 8]["regularity_terms"].shape == (table.seed.nunique(), table.blocks[0], 2)

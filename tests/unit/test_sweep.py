@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firststep.book import code_version, provenance, sweep
+from firststep.book.runs import rank_collapse
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -222,6 +223,15 @@ def test_a_function_that_moves_to_another_module_keeps_its_results(tmp_path, mon
     monkeypatch.setattr(square, "__module__", "math")
     sweep.sweep(square, [{"x": 2}], tmp_path)
     assert next(tmp_path.iterdir()).stat().st_mtime_ns == before
+
+
+def test_a_worker_with_other_code_than_the_sweep_stops_it(tmp_path, monkeypatch):
+    versions = iter(["0123456789abcdef", "fedcba9876543210"])
+    monkeypatch.setattr(code_version, "version", lambda run: next(versions))
+    point = {"d": 3, "samples": 2, "count": 2, "depth": 8, "burn_in": 0, "blocks": 2, "seed": 0}
+    with pytest.raises(RuntimeError, match="wide_exponents must be the same code for all workers"):
+        sweep.sweep(rank_collapse.wide_exponents, [point], tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_point_that_stands_twice_is_refused(tmp_path):

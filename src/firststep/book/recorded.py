@@ -7,28 +7,20 @@ python -m firststep.book.recorded rank_collapse/fig3a --workers 2
 """
 
 import argparse
+import html
 import importlib
 import pkgutil
 import signal
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pandas as pd
+from IPython import InteractiveShell
+from IPython.display import display
 
 from firststep import checks
 from firststep.book import claims, code_version, lifetime, runs, sweep
-from firststep.book.runs.rank_collapse import (  # noqa: F401  (for pages that read the chains)
-    INVARIANT,
-    MEASURES,
-    TAUS,
-    WIDTHS,
-    average,
-    by_setting,
-    depth_average,
-    fresh,
-    neighbour_correlation,
-    regularity_constant,
-)
 
 
 def sweeps() -> dict[str, tuple]:
@@ -65,7 +57,7 @@ def folder(name: str) -> Path:
 def load(name: str) -> pd.DataFrame:
     """The recorded runs of a sweep, one a row: a column for each parameter, each result, ``seconds`` and ``code``.
 
-    ``code`` is a key of :data:`CODE`. If runs were recorded with other code than today's, that is printed as well.
+    ``code`` is a key of :data:`CODE`. If not all runs were recorded with today's code, that is shown on the page.
 
     Raises:
         ValueError: unknown name, a damaged file, or runs of the grid that are not recorded yet.
@@ -79,9 +71,16 @@ def load(name: str) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     order = [column for column in ("gamma", "d", "samples", "seed") if column in table]
     table = table.astype({"gamma": float} if "gamma" in table else {}).sort_values(order, ignore_index=True)
-    if "other" in set(table.code):
-        print(f"results/{name}: {code_of(table)}.")
+    if set(table.code) != {"today"}:
+        _show(f"results/{name}: {code_of(table)}.")
     return table
+
+
+def _show(text: str) -> None:
+    if InteractiveShell.initialized():
+        display({"text/html": f'<p class="recorded">{html.escape(text)}</p>', "text/plain": text}, raw=True)
+    else:
+        print(text)
 
 
 def _row(record: dict, today: str | None) -> dict:
@@ -109,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Compute what is missing, then say of each sweep what there is.
 
     Returns:
-        1 if runs failed, the disk is full, or no scheduler answers; 0 otherwise.
+        1 if runs failed, a process died, the disk is full, or no scheduler answers; 0 otherwise.
     """
     parser = _parser()
     chosen = parser.parse_args(arguments)
@@ -124,6 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
         except sweep.RunsFailed as error:
             print(f"{name}: {error}", file=sys.stderr)
             failures += 1
+        except BrokenExecutor as error:
+            print(f"{name}: {error} What was finished stays. ENGINE=dask goes on when a worker dies", file=sys.stderr)
+            return 1
         except OSError as error:  # a disk that is full, a scheduler that does not answer: the next sweep has it too
             print(f"{name}: {error}; what was finished stays", file=sys.stderr)
             return 1

@@ -94,6 +94,7 @@ def sweep(
         RunsFailed: runs raised, now or earlier without ``retry``. Their files say how.
         ValueError: a point is not JSON or stands twice, or the number of workers is not a positive integer; or a file
             that already lies there was written by another function.
+        concurrent.futures.BrokenExecutor: a process of joblib's died. What was finished stays.
         OSError: the disk is full, or files of workers do not arrive in the folder. What was finished stays.
     """
     folder = Path(folder).resolve()
@@ -190,10 +191,8 @@ def _write(job: _Job, point: dict, outcome: dict, path: Path, **origin) -> None:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": provenance.versions(),
     }
-    record, failed = (
-        {"run": job.name, "parameters": point, **outcome, "provenance": origin},
-        path.with_suffix(".failed"),
-    )
+    record = {"run": job.name, "parameters": point, **outcome, "provenance": origin}
+    failed = path.with_suffix(".failed")
     if "result" in outcome:
         provenance.write_json(path, record)
         failed.unlink(missing_ok=True)
