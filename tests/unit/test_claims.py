@@ -99,7 +99,7 @@ def test_settling_shows_a_card_and_leaves_the_same_record_on_disk(book, tmp_path
     claims.settle("toy.algebra", **EVIDENCE)
     (found,) = claims.records().values()
     assert (found.id, found.verdict, found.scale, found.criterion) == ("toy.algebra", "holds", "cpu", "all of 10")
-    assert {"firststep", "python", "torch", "numpy"} == set(found.versions)
+    assert {"firststep", "python", "torch", "numpy", "scipy"} == set(found.versions)
     assert found.seconds >= 0
     assert list((tmp_path / "_build" / "verdicts").iterdir()) == [tmp_path / "_build" / "verdicts" / "toy.algebra.json"]
     ((bundle, options),) = book
