@@ -81,7 +81,7 @@ def page_key(notebook: dict, root: Path, package: Path = PACKAGE, docname: str |
     files += [f for f in (package / "fashion_mnist").glob("*") if f.is_file()]
     files += [root / "requirements.txt"]
     digest = hashlib.sha256(f"{scale.name()} {scale.device()}".encode())
-    ledger = yaml.safe_load((root / "book" / "claims.yml").read_text(encoding="utf-8"))
+    ledger = _ledger((root / "book" / "claims.yml").read_text(encoding="utf-8"))
     if reader:  # it names the chapters and asks their questions
         chapters = [root / f"{paper['chapter']}.md" for paper in ledger["papers"].values()]
         files += [path for path in chapters if path.is_file()]
@@ -92,6 +92,12 @@ def page_key(notebook: dict, root: Path, package: Path = PACKAGE, docname: str |
         if reader or docname in (None, entry["page"]):
             digest.update(repr([(key, value) for key, value in entry.items() if key != "pinned"]).encode())
     return digest.hexdigest()
+
+
+@cache
+def _ledger(text: str) -> dict:
+    """The ledger. A build asks for it several times a page; parsing it each time took most of the builder's time."""
+    return yaml.safe_load(text)
 
 
 def _recorded_runs(code: str, root: Path) -> list[Path]:
