@@ -139,9 +139,7 @@ def test_no_module_is_loaded_that_reading_the_imports_misses(monkeypatch, name):
     for key in [key for key in sys.modules if key.split(".")[0] == "firststep"]:
         monkeypatch.delitem(sys.modules, key)
     reached = page_keys.modules_reached(f"import {name}")
-    if (
-        "book/recorded.py" in reached
-    ):  # it finds the modules of runs itself; a page's key has those whose sweeps it names
+    if "book/recorded.py" in reached:  # it finds the modules of runs; a page's key has those whose sweeps it names
         runs = (PACKAGE / "book" / "runs").glob("*.py")
         reached |= page_keys.modules_reached("\n".join(f"import firststep.book.runs.{path.stem}" for path in runs))
     assert files <= reached
