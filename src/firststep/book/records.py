@@ -1,12 +1,12 @@
 """The files of a sweep, one a run: read, found damaged, set aside, claimed by the one process that computes it.
 
-==================  ==================================================================================
-``<key>.json``      a result, with its parameters and where it came from
-``<key>.failed``    what a run that raised left: parameters, error, traceback; never taken for a result
-``<key>.damaged``   what stood under the name of a result and was none
-``.<key>.claim``    locked while a process computes this run; left unlocked by one that was killed
-``.<key>-….tmp``    being written
-==================  ==================================================================================
+========================  ================================================================================
+``<key>.json``            a result, with its parameters and where it came from
+``<key>.failed``          what a run that raised left: parameters, error, traceback; never taken for a result
+``<key>.damaged``         what stood under the name of a result and was none
+``.<key>.claim``          locked while a process computes this run; left unlocked by one that was killed
+``.<key>-….tmp``          being written
+========================  ================================================================================
 """
 
 import contextlib

@@ -127,8 +127,9 @@ def load(folder: Path | str) -> list[dict]:
 
 def _compute(compute: engines.Engine, job: _Job, points: list[dict], total: int) -> None:
     """Pass over the points until each has ended; those that another sweep has under way get another pass."""
-    bar = tqdm(total=total, initial=total - len(points), desc=job.folder.name, unit="run", disable=None)
-    with bar:  # None: silent in a pipe
+    often = 0.1 if sys.stderr.isatty() else 60  # a line a minute in a log
+    start = total - len(points)
+    with tqdm(total=total, initial=start, desc=job.folder.name, unit="run", mininterval=often) as bar:
         while points:
             waiting = []
             with contextlib.closing(compute(functools.partial(_execute, job), points)) as outcomes:
