@@ -13,7 +13,17 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Generator, Tensor
 
 from firststep import checks
-from firststep.feedforward import ACTIVATIONS, Pass, _affine, _check_layer, _loss_value, _target_vectors
+from firststep.feedforward import (
+    ACTIVATIONS,
+    LOSSES,
+    Pass,
+    _affine,
+    _check_layer,
+    _check_pass,
+    _hessian_root,
+    _loss_value,
+    _target_vectors,
+)
 
 Product = Callable[[Tensor], Tensor]
 
@@ -133,3 +143,41 @@ def _loss_in_layer(run: Pass, target: Tensor, layer: int, loss: str) -> Product:
         return _loss_value(z, target, loss).mean()
 
     return value
+
+
+def gauss_newton_norm(run: Pass, *, loss: str = "squared", tol: float = 1e-6) -> float:
+    """Largest eigenvalue of the Gauss–Newton matrix in all weights, for many samples, by Lanczos iteration.
+
+    The iteration runs on the outputs of all samples, with products that go back and forth through the network: no
+    matrix larger than a layer's states is built. Biases rest.
+
+    Args:
+        run: a pass of one draw with samples.
+        loss: a key of ``LOSSES``.
+        tol: relative accuracy of the eigenvalue.
+
+    Raises:
+        ValueError: the pass has leading axes or no samples, or an unknown loss.
+
+    Source: Schraudolph (2002), *Fast curvature matrix-vector products for second-order gradient descent*.
+    """
+    _check_pass(run)
+    checks.require(run.samples and not run.draws, "run", tuple(run.draws), "a pass of one draw, with samples")
+    checks.one_of("loss", loss, LOSSES)
+    checks.between("tol", tol, 0)
+    root, shape = _hessian_root(run.z[-1], loss), run.z[-1].shape
+
+    def product(v: Tensor) -> Tensor:
+        back, gradients = root.mT @ v.reshape(*shape, 1), []
+        back = back.squeeze(-1)
+        for layer in range(run.depth, 0, -1):
+            back = back * run.slope[layer - 1]
+            gradients.append(back.mT @ run.z[layer - 1])
+            back = back @ run.weights[layer - 1]
+        ahead = torch.zeros_like(run.z[0])
+        for layer in range(1, run.depth + 1):
+            moved = run.z[layer - 1] @ gradients[-layer].mT + ahead @ run.weights[layer - 1].mT
+            ahead = run.slope[layer - 1] * moved
+        return (root @ ahead.unsqueeze(-1)).flatten() / shape[0]
+
+    return _largest_eigenvalue(_operator(product, tuple(shape), run.z[-1]), Generator("cpu").manual_seed(0), tol)
