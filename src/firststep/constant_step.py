@@ -69,13 +69,17 @@ def pixels(
         ValueError: a count that is not as described, or as :func:`firststep.images.fashion_mnist`.
     """
     found = fashion_mnist(split, dtype=torch.float64, device=device)
-    good = checks.is_integer(count) and 0 < count <= len(found.y) and count % _CLASSES == 0
-    checks.require(good, "count", count, f"a multiple of {_CLASSES} up to {len(found.y)}")
+    _tens("count", count, len(found.y))
     checks.floating("dtype", dtype)
     train = found if split == "train" else fashion_mnist("train", dtype=torch.float64, device=device)
     rows = torch.cat([(found.y == k).nonzero()[: count // _CLASSES, 0] for k in range(_CLASSES)])
     x = (found.x[rows] - train.x.mean()) / train.x.std()
     return x.to(dtype), found.y[rows]
+
+
+def _tens(name: str, value: int, most: int) -> None:
+    good = checks.is_integer(value) and 0 < value <= most and value % _CLASSES == 0
+    checks.require(good, name, value, f"a multiple of {_CLASSES} up to {most}")
 
 
 def classifier(scheme: str, activation: str, width: int, depth: int, seed: int, *, device=None) -> nets.MLP:
@@ -188,7 +192,7 @@ def _check(net: nets.MLP, x: Tensor, y: Tensor, loss: str, batch: int, generator
         checks.generator("generator", generator)
 
 
-def walk(
+def _walk(
     run: Callable[[int], Trained], *, coarse: tuple[int, ...] = COARSE, descent: bool = True
 ) -> dict[int, Trained]:
     """Run a grid of step sizes from below, and refine it by halving around the edge of training, and of descent.
@@ -202,24 +206,15 @@ def walk(
 
     Returns:
         What each j came to.
-
-    Raises:
-        ValueError: ``coarse`` is not as described.
     """
-    checks.require(callable(run), "run", run, "a function of a whole number")
-    gaps = {b - a for a, b in itertools.pairwise(coarse)}
-    checks.require(
-        len(gaps) == 1 and min(gaps) > 0, "coarse", coarse, "at least two numbers, evenly spaced, increasing"
-    )
     found: dict[int, Trained] = {}
     for place, j in enumerate(coarse):
         found[j] = run(j)
         before = [found[i].trains for i in coarse[: place + 1]]
         if any(before) and not any(before[-3:]):
             break
-    for good in (Trained.trains.fget, Trained.descends.fget)[: 2 if descent else 1]:
-        unbroken = good is Trained.descends.fget
-        low = largest_step(found, good, unbroken=unbroken)
+    for what in ("trains", "descends")[: 2 if descent else 1]:
+        low = largest_step(found, what)
         high = min((j for j in found if low is not None and j > low), default=None)
         if low is None or high is None:
             continue
@@ -227,34 +222,38 @@ def walk(
             middle = (low + high) // 2
             if middle not in found:
                 found[middle] = run(middle)
-            low, high = (middle, high) if good(found[middle]) else (low, middle)
+            low, high = (middle, high) if getattr(found[middle], what) else (low, middle)
     return dict(sorted(found.items()))
 
 
-def largest_step(found: dict[int, Trained], good: Callable[[Trained], bool], *, unbroken: bool = False) -> int | None:
-    """The largest j that is good, ``None`` if none is.
+def largest_step(found: dict[int, Trained], what: str) -> int | None:
+    """The largest j that trains, or that descends as all smaller ones do; ``None`` if there is none.
+
+    Far beyond the edge relu networks may die in one step, and a network whose outputs are zero goes up no more.
 
     Args:
-        found: what :func:`walk` returned.
-        good: such as ``lambda outcome: outcome.trains``.
-        unbroken: whether every smaller j has to be good, too: far beyond the edge relu networks may die in one step,
-            and a network whose outputs are zero goes up no more.
+        found: outcomes by j.
+        what: ``trains`` or ``descends``.
 
     Raises:
-        ValueError: ``found`` is not a dictionary, ``good`` no function, or ``unbroken`` no truth value.
+        ValueError: ``found`` holds something else, or an unknown word.
     """
-    checks.instance("found", found, dict)
-    checks.require(callable(good), "good", good, "a function of an outcome")
-    checks.flag("unbroken", unbroken)
-    kept = [(j, good(found[j])) for j in sorted(found)]
-    if unbroken:
+    good = isinstance(found, dict) and all(isinstance(outcome, Trained) for outcome in found.values())
+    checks.require(good, "found", found, "outcomes by j")
+    checks.one_of("what", what, ("trains", "descends"))
+    kept = [(j, getattr(found[j], what)) for j in sorted(found)]
+    if what == "descends":
         kept = list(itertools.takewhile(lambda pair: pair[1], kept))
     return max((j for j, fine in kept if fine), default=None)
 
 
-def step(j: int) -> float:
-    """10^(j/16)."""
-    return 10 ** (checks.number("j", j) / PER_DECADE)
+def step(j: float) -> float:
+    """10^(j/16).
+
+    Raises:
+        ValueError: not a number between -1,600 and 1,600.
+    """
+    return 10 ** (checks.between("j", j, -1_600, 1_600) / PER_DECADE)
 
 
 def experiment(
@@ -277,6 +276,10 @@ def experiment(
     Raises:
         ValueError: as the functions that it calls.
     """
+    for name, value in (("width", width), ("depth", depth), ("updates", updates), ("seeds", seeds)):
+        checks.positive_integer(name, value)
+    checks.natural("batch", batch)
+    _tens("images", images, 2_000)
     x, y = pixels(images, device="cpu")  # recorded runs are the same on every machine
     test = pixels(1_000, split="test", device="cpu")
     few = pixels(min(images, 500), dtype=torch.float64, device="cpu")[0]
@@ -285,14 +288,14 @@ def experiment(
     predicted = wide_kernel.largest_eigenvalue(few, widths, scheme, activation, loss=loss)
     options = {"loss": loss, "updates": updates, "batch": batch, "test": test}
     found = []
-    for seed in range(checks.positive_integer("seeds", seeds)):
+    for seed in range(seeds):
 
         def at(size: float, seed: int = seed) -> Trained:
             net = classifier(scheme, activation, width, depth, seed, device="cpu")
             return train(net, x, y, step_size=size, generator=inits.generator(seed, "cpu"), **options)
 
         top = measured(classifier(scheme, activation, width, depth, seed, device="cpu"), few, activation, loss)
-        grid = walk(lambda j, at=at: at(step(j)), descent=not batch)
+        grid = _walk(lambda j, at=at: at(step(j)), descent=not batch)
         named = {"rule": rule_step(moment, loss), "unit": 1.0, "predicted": 2 / predicted, "half": 1 / predicted}
         named |= {} if batch else {"beyond": 4 / top}
         found.append({
@@ -301,6 +304,54 @@ def experiment(
             "named": {name: [size, *_row(at(size))] for name, size in named.items()},
         })  # fmt: skip
     return {"input": moment, "predicted": predicted, "runs": found}
+
+
+def digest(run: dict, loss: str) -> dict:
+    """What one of the ``runs`` of :func:`experiment` says, in numbers.
+
+    Args:
+        run: as there.
+        loss: as there.
+
+    Returns:
+        ``measured`` and ``first`` as there; ``silent``; ``edge`` and ``descent``, the largest steps that train and that
+        descend, nan if none; ``best``, the lowest loss on the grid, with its step ``best_step``, its ``accuracy``, and
+        whether that is ``inside``, not an end of the grid; and for each named step ``last_…`` and ``trains_…``. The loss
+        of a run that diverged is infinite.
+
+    Raises:
+        ValueError: not what :func:`experiment` returns, or an unknown loss.
+    """
+    checks.one_of("loss", loss, feedforward.LOSSES)
+    try:
+        found = {j: _outcome(values, loss) for j, *values in run["grid"]}
+        named = {name: _outcome(values, loss) for name, (_, *values) in run["named"].items()}
+        top = float(run["measured"])
+        best = min(found, key=lambda j: found[j].last)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"run must be one that experiment() returns, got {run!r}") from error
+    edges = {what: largest_step(found, what) for what in ("trains", "descends")}
+    sizes = {what: math.nan if j is None else step(j) for what, j in edges.items()}
+    return {
+        "measured": top,
+        "first": found[best].first,
+        "silent": SILENCE[loss],
+        "edge": sizes["trains"],
+        "descent": sizes["descends"],
+        "best": found[best].last,
+        "best_step": step(best),
+        "accuracy": found[best].accuracy,
+        "trains": edges["trains"] is not None,
+        "inside": COARSE[0] < best < COARSE[-1],
+        **{f"last_{name}": outcome.last for name, outcome in named.items()},
+        **{f"trains_{name}": outcome.trains for name, outcome in named.items()},
+    }
+
+
+def _outcome(values: list, loss: str) -> Trained:
+    first, last, largest, accuracy = values
+    kept = (math.inf if last is None else last, math.inf if largest is None else largest)
+    return Trained(first, *kept, math.nan if accuracy is None else accuracy, SILENCE[loss])
 
 
 def rule_step(moment: float, loss: str) -> float:

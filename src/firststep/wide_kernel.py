@@ -58,7 +58,10 @@ def limit(x: Tensor, widths: Sequence[int], scheme: str, activation: str) -> Lim
 
     Source: Jacot et al. (2018), Theorem 1; for relu the integrals of Cho and Saul (2009).
     """
-    widths = _checked(x, widths, scheme, activation)
+    widths = _checked(widths, scheme, activation)
+    checks.matrices("x", x, torch.float64)
+    good = x.ndim == 2 and x.shape[1] == widths[0] and checks.every(x.square().sum(1) > 0)
+    checks.require(good, "x", tuple(x.shape), f"(n, {widths[0]}), without a sample that is zero")
     signal = x @ x.mT
     signals, slopes = [signal], []
     for rows, columns in zip(widths[1:-1], widths[:-2], strict=True):
@@ -111,7 +114,7 @@ def spread(found: Limit, widths: Sequence[int], scheme: str, activation: str) ->
         ValueError: as :func:`limit`, or a limit of another number of layers.
     """
     checks.instance("found", found, Limit, "what limit() returns")
-    widths = _checked(None, widths, scheme, activation)
+    widths = _checked(widths, scheme, activation)
     checks.require(len(found.slopes) == len(widths) - 2, "widths", widths, f"{len(found.slopes) + 2} of them, as found")
     kept = 0.5 if activation == "relu" else 1.0
     layers = []
@@ -147,15 +150,11 @@ def _next_point(z: float, g: float, rows: int, columns: int, kept: float, streng
     return gain * w, value / (share * gain)
 
 
-def _checked(x: Tensor | None, widths: Sequence[int], scheme: str, activation: str) -> tuple[int, ...]:
+def _checked(widths: Sequence[int], scheme: str, activation: str) -> tuple[int, ...]:
     widths = checks.widths("widths", widths)
     checks.require(len(widths) > 1, "widths", widths, "at least two")
     checks.one_of("scheme", scheme, _SCHEMES)
     checks.one_of("activation", activation, ACTIVATIONS)
-    if x is not None:
-        checks.matrices("x", x, torch.float64)
-        good = x.ndim == 2 and x.shape[1] == widths[0] and checks.every(x.square().sum(1) > 0)
-        checks.require(good, "x", tuple(x.shape), f"(n, {widths[0]}), without a sample that is zero")
     return widths
 
 

@@ -23,6 +23,7 @@ import firststep
 from firststep import (
     chain,
     cifar,
+    constant_step,
     convnets,
     curvature,
     ensembles,
@@ -47,6 +48,7 @@ from firststep import (
     training,
     two_layer,
     wide,
+    wide_kernel,
     zas,
 )
 
@@ -54,7 +56,7 @@ F64 = {"dtype": torch.float64, "device": "cpu"}
 NOT_DOORS = {"checks"}  # the doorkeepers: they are given anything
 RESULTS = {  # what functions return: made by them, not by users
     chain.State, chain.DepthAverage, ensembles.Ensemble, ensembles.History, feedforward.Activation, feedforward.Pass,
-    flow.Flow, images.Images,
+    flow.Flow, images.Images, constant_step.Trained, wide_kernel.Limit,
     linear.Descent, linear_tasks.LinearTask, report.Estimate, step_counts.Count, training.RankRecord, two_layer.Problem,
     zas.Pairs, zas.Target, images.DataError, convnets.ConvNet, fitting.Fit,
 }  # fmt: skip
@@ -68,6 +70,7 @@ DIVERGES |= {
     ensembles.stable_rank,
 }
 DIVERGES |= {ensembles.Ensemble.outputs, ensembles.Ensemble.representations}
+DIVERGES |= {constant_step.train, constant_step.experiment}
 
 
 def seed():
@@ -136,6 +139,10 @@ def calls():
     few = torch.ones(3, 3, 32, 32, device="cpu") * torch.arange(3, device="cpu")[:, None, None, None]
     watched = {"net": vgg(), "x": few, "y": torch.arange(3, device="cpu")}
     outputs = {"z": target, "target": target, "loss": "squared"}
+    wide_net = {"x": randn(3, 2), "widths": (2, 4, 3), "scheme": "he_normal", "activation": "relu"}
+    start = {"scheme": "he_normal", "activation": "tanh", "width": 3, "depth": 2}
+    small, images_ = constant_step.classifier(**start, seed=0, device="cpu"), torch.ones(4, 784, device="cpu")
+    tried = constant_step.Trained(1.0, 0.5, 1.0, 0.1, 0.5)
     return {
         scale.pick: (None, {"smoke": 1, "cpu": 2, "gpu": 3}),
         scale.count: (None, {"smoke": 1, "cpu": 2, "gpu": 3}),
@@ -256,6 +263,30 @@ def calls():
         hessian_products.layer_hessian_operator: (None, layered),
         hessian_products.lanczos_norm: (None, layered | {"generator": generator, "tol": 1e-6}),
         hessian_products.dense_layer_hessian: (None, layered),
+        hessian_products.gauss_newton_norm: (
+            None, {"run": feedforward.forward([randn(3, 2)], randn(4, 2), samples=True), "loss": "squared", "tol": 0.1},
+        ),
+        wide_kernel.limit: (None, wide_net),
+        wide_kernel.largest_eigenvalue: (None, wide_net | {"loss": "squared"}),
+        wide_kernel.spread: (None, {"found": wide_kernel.limit(**wide_net)} | dict(list(wide_net.items())[1:])),
+        constant_step.pixels: (None, {"count": 10, "split": "train", "dtype": torch.float32, "device": "cpu"}),
+        constant_step.classifier: (None, start | {"seed": 0, "device": "cpu"}),
+        constant_step.measured: (None, {"net": small, "x": images_, "activation": "tanh", "loss": "squared"}),
+        constant_step.train: (
+            None, {
+                "net": small, "x": images_, "y": torch.arange(4, device="cpu"), "loss": "squared", "step_size": 0.1,
+                "updates": 2, "batch": 2, "generator": generator, "test": None,
+            },
+        ),
+        constant_step.largest_step: (None, {"found": {0: tried}, "what": "trains"}),
+        constant_step.step: (None, {"j": 3}),
+        constant_step.digest: (
+            None, {"run": {"measured": 1.0, "grid": [[0, 1.0, 0.2, 1.0, 0.5]], "named": {}}, "loss": "squared"},
+        ),
+        constant_step.rule_step: (None, {"moment": 2.0, "loss": "squared"}),
+        constant_step.experiment: (
+            None, start | {"loss": "squared", "images": 10, "batch": 0, "updates": 1, "seeds": 1}
+        ),
         two_layer.Split: (None, {"inner": randn(3, 3), "outer": randn(2, 3), "unseen": randn(3, 1)}),
         two_layer.Problem.of: (None, {"x": randn(4, 3), "y": randn(2, 3), "rtol": 1e-9}),
         two_layer.Problem.split: (problem(), {"weights": [randn(3, 4), randn(2, 3)]}),

@@ -1,0 +1,133 @@
+"""Training image classifiers at one constant step, and finding where it breaks."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from firststep import constant_step, inits
+from firststep.constant_step import Trained, _walk, classifier, largest_step, measured, pixels, train
+
+
+@pytest.fixture(scope="module")
+def few():
+    return pixels(50, device="cpu")
+
+
+def test_pixels_are_standardized_and_balanced():
+    x, y = pixels(2_000, device="cpu")
+    assert abs(float(x.mean())) < 1e-5 and float(x.std()) == pytest.approx(1, abs=1e-5)
+    assert torch.bincount(pixels(30, split="test", device="cpu")[1]).tolist() == [3] * 10 and len(y) == 2_000
+
+
+def test_a_classifier_has_as_many_weight_matrices_as_its_depth_and_no_biases(few):
+    net = classifier("he_normal", "relu", 16, 3, 0, device="cpu")
+    assert [tuple(p.shape) for p in net.parameters() if p.ndim == 2] == [(16, 784), (16, 16), (10, 16)]
+    train(net, *few, loss="squared", step_size=1e-3, updates=3)
+    assert not any(p.any() for name, p in net.named_parameters() if name.endswith("bias"))
+
+
+def test_one_layer_descends_up_to_two_over_lambda_and_not_beyond(few):
+    def net():
+        return classifier("lecun_normal", "tanh", 1, 1, 0, device="cpu")
+
+    top = measured(net(), few[0], "tanh", "squared")
+    assert top == pytest.approx(float(torch.linalg.matrix_norm(few[0], 2)) ** 2 / 50, rel=1e-3)
+    below, above = (train(net(), *few, loss="squared", step_size=c / top, updates=200) for c in (1.95, 2.1))
+    assert below.descends and below.trains and not above.descends and not above.trains
+
+
+def test_training_is_plain_gradient_descent(few):
+    x, y = few
+    net = classifier("lecun_normal", "tanh", 1, 1, 0, device="cpu")
+    w = net.readout.weight.detach().double()
+    t = torch.nn.functional.one_hot(y, 10).double()
+    for _ in range(5):
+        w = w - 1e-3 * (x.double() @ w.mT - t).mT @ x.double() / 50
+    done = train(net, x, y, loss="squared", step_size=1e-3, updates=5)
+    assert done.last == pytest.approx(float(0.5 * (x.double() @ w.mT - t).square().sum(1).mean()), rel=1e-5)
+
+
+def test_minibatches_pass_over_all_images_before_any_comes_again(few):
+    def g():
+        return inits.generator(0, "cpu")
+
+    options = {"loss": "cross_entropy", "step_size": 1e-3, "batch": 25}
+    a, b = (classifier("he_normal", "relu", 8, 2, 0, device="cpu") for _ in range(2))
+    train(a, *few, updates=2, generator=g(), **options)
+    for part in reversed(torch.randperm(50, generator=g(), device="cpu").split(25)):
+        train(b, few[0][part], few[1][part], updates=1, **options | {"batch": 0})
+    torch.testing.assert_close(a.readout.weight, b.readout.weight)
+
+
+def test_divergence_is_data(few):
+    done = train(
+        classifier("he_normal", "relu", 8, 3, 0, device="cpu"), *few, loss="squared", step_size=1e3, updates=50
+    )
+    assert done.last == math.inf and math.isnan(done.accuracy) and not done.trains and not done.descends
+
+
+def test_a_dead_network_stays_where_it_is(few):
+    net = classifier("he_normal", "relu", 8, 2, 0, device="cpu")
+    with torch.no_grad():
+        net.readout.weight.zero_()
+        net.hidden[0][0].weight.zero_()
+    done = train(net, *few, loss="squared", step_size=0.1, updates=1_000)
+    assert done.first == done.last == 0.5 and not done.trains
+
+
+def outcome(last, largest=1.0):
+    return Trained(1.0, last, largest, 0.5, 2.0)
+
+
+def test_a_walk_finds_both_edges_to_one_step_of_the_grid():
+    def run(j):
+        return outcome(0.5 if -20 <= j <= 13 else 1.0 if j < -20 else math.inf, 1.0 if j <= 6 else 3.0)
+
+    found = _walk(run)
+    assert largest_step(found, "trains") == 13 and 14 in found
+    assert largest_step(found, "descends") == 6 and 7 in found
+
+
+def test_a_walk_ends_after_three_coarse_steps_beyond_the_edge_and_only_then():
+    assert max(_walk(lambda j: outcome(0.5 if j <= -40 else 1.0))) == -16
+    assert max(_walk(lambda j: outcome(1.0))) == constant_step.COARSE[-1]
+
+
+def test_a_network_that_dies_at_once_does_not_count_as_descending():
+    def run(j):
+        return outcome(0.5 if j <= 0 else 1.0, 1.0 if j <= 0 or j >= 16 else 9.0)
+
+    assert _walk(run)[16].descends
+    assert largest_step(_walk(run), "descends") == 0
+
+
+def test_the_rule_takes_the_inputs_and_the_loss_into_account():
+    assert constant_step.rule_step(4.0, "squared") == 0.25 and constant_step.rule_step(4.0, "cross_entropy") == 2.5
+
+
+@pytest.mark.parametrize("batch", [0, 10])
+def test_an_experiment_is_json_and_the_same_again(batch):
+    arguments = ("orthogonal", "tanh", "squared", 8, 2, 20, batch, 2, 2)
+    found = constant_step.experiment(*arguments)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found == constant_step.experiment(*arguments)
+    assert len(found["runs"]) == 2 and found["runs"][0] != found["runs"][1]
+    assert ("beyond" in found["runs"][0]["named"]) == (batch == 0)
+
+
+def test_a_digest_reads_edges_and_the_best_step_from_a_run():
+    run = {
+        "measured": 3.0,
+        "grid": [[-8, 1.0, 0.4, 1.0, 0.5], [0, 1.0, 0.2, 1.5, 0.6], [8, 1.0, None, None, None]],
+        "named": {"unit": [1.0, 1.0, 0.2, 1.5, 0.6], "rule": [9.0, 1.0, None, None, None]},
+    }
+    found = constant_step.digest(run, "squared")
+    assert (found["edge"], found["descent"], found["best"], found["best_step"]) == (1.0, 10**-0.5, 0.2, 1.0)
+    assert found["inside"] and found["trains"] and found["trains_unit"] and not found["trains_rule"]
+    assert found["last_rule"] == math.inf
+
+
+def test_an_experiment_can_be_digested():
+    found = constant_step.experiment("orthogonal", "tanh", "squared", 8, 2, 20, 0, 5, 1)
+    assert constant_step.digest(found["runs"][0], "squared")["measured"] == found["runs"][0]["measured"]
