@@ -316,8 +316,8 @@ def digest(run: dict, loss: str) -> dict:
     Returns:
         ``measured`` and ``first`` as there; ``silent``; ``edge`` and ``descent``, the largest steps that train and that
         descend, nan if none; ``best``, the lowest loss on the grid, with its step ``best_step``, its ``accuracy``, and
-        whether that is ``inside``, not an end of the grid; and for each named step ``last_…`` and ``trains_…``. The loss
-        of a run that diverged is infinite.
+        whether that is ``inside``, not an end of the grid; whether any step ``trains``; and for each named step
+        ``last_…`` and ``trains_…``. The loss of a run that diverged is infinite.
 
     Raises:
         ValueError: not what :func:`experiment` returns, or an unknown loss.
@@ -328,7 +328,7 @@ def digest(run: dict, loss: str) -> dict:
         named = {name: _outcome(values, loss) for name, (_, *values) in run["named"].items()}
         top = float(run["measured"])
         best = min(found, key=lambda j: found[j].last)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise ValueError(f"run must be one that experiment() returns, got {run!r}") from error
     edges = {what: largest_step(found, what) for what in ("trains", "descends")}
     sizes = {what: math.nan if j is None else step(j) for what, j in edges.items()}
