@@ -13,7 +13,7 @@ SCHEMES = {
     "Eq. (8)": "curvature_normal", "Glorot": "xavier_normal", "He": "he_normal", "LeCun": "lecun_normal",
     "orthogonal": "orthogonal",
 }  # fmt: skip
-DEPTHS, IMAGES, DRAWS = (1, 2, 3, 5, 8, 12), 50, 3
+DEPTHS, IMAGES, DRAWS = (1, 2, 3, 5, 8, 12), 30, 3
 FACTOR = 2.0
 
 
