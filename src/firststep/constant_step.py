@@ -1,7 +1,7 @@
 """Training image classifiers at one constant step: where it breaks, and what it reaches.
 
 A network is 784 · d · … · d · 10 with L weight matrices and no biases, as in :mod:`firststep.wide_kernel`, whose
-prediction 2/λ_max of the largest step is put to the test. Step sizes come from one grid, 10^(j/16) for whole j; it is
+prediction 2/λ_max of the largest step is put to the test. Step sizes come from one grid, 10^(j/8) for whole j; it is
 walked in half decades and refined by halving around the edges.
 """
 
@@ -17,8 +17,8 @@ from torch.nn import functional
 from firststep import checks, feedforward, hessian_products, inits, nets, wide_kernel
 from firststep.images import fashion_mnist
 
-PER_DECADE = 16
-COARSE = tuple(range(-3 * PER_DECADE - 8, 2 * PER_DECADE + 1, 8))  # 10^-3.5 to 10^2 in half decades
+PER_DECADE = 8
+COARSE = tuple(range(-3 * PER_DECADE, 2 * PER_DECADE + 1, PER_DECADE // 2))  # 10^-3 to 100 in half decades
 SILENCE = {"squared": 0.5, "cross_entropy": math.log(10)}  # the loss of a network whose outputs are zero
 # Beyond so many times the first loss, or that of silence, a run has diverged; cross-entropy is linear in the outputs.
 _BLOWN = {"squared": 1e3, "cross_entropy": 30.0}
@@ -192,37 +192,23 @@ def _check(net: nets.MLP, x: Tensor, y: Tensor, loss: str, batch: int, generator
         checks.generator("generator", generator)
 
 
-def _walk(
-    run: Callable[[int], Trained], *, coarse: tuple[int, ...] = COARSE, descent: bool = True
-) -> dict[int, Trained]:
-    """Run a grid of step sizes from below, and refine it by halving around the edge of training, and of descent.
+def _walk(run: Callable[[int], Trained], coarse: tuple[int, ...] = COARSE) -> dict[int, Trained]:
+    """Outcomes of a grid of step sizes 10^(j/8) by j, from below, refined by halving around the edge of training.
 
-    Three coarse steps in a row that do not train, after one that does, end the walk.
-
-    Args:
-        run: trains at step 10^(j/16), for whole j.
-        coarse: the j to begin with, evenly spaced and increasing.
-        descent: whether to refine around the edge of descent, too.
-
-    Returns:
-        What each j came to.
+    Two coarse steps in a row that do not train, after one that does, end the walk.
     """
     found: dict[int, Trained] = {}
     for place, j in enumerate(coarse):
         found[j] = run(j)
         before = [found[i].trains for i in coarse[: place + 1]]
-        if any(before) and not any(before[-3:]):
+        if any(before) and not any(before[-2:]):
             break
-    for what in ("trains", "descends")[: 2 if descent else 1]:
-        low = largest_step(found, what)
-        high = min((j for j in found if low is not None and j > low), default=None)
-        if low is None or high is None:
-            continue
-        while high - low > 1:
-            middle = (low + high) // 2
-            if middle not in found:
-                found[middle] = run(middle)
-            low, high = (middle, high) if getattr(found[middle], what) else (low, middle)
+    low = largest_step(found, "trains")
+    high = min((j for j in found if low is not None and j > low), default=None)
+    while high is not None and high - low > 1:
+        middle = (low + high) // 2
+        found[middle] = run(middle)
+        low, high = (middle, high) if found[middle].trains else (low, middle)
     return dict(sorted(found.items()))
 
 
@@ -248,12 +234,12 @@ def largest_step(found: dict[int, Trained], what: str) -> int | None:
 
 
 def step(j: float) -> float:
-    """10^(j/16).
+    """10^(j/8).
 
     Raises:
-        ValueError: not a number between -1,600 and 1,600.
+        ValueError: not a number between -800 and 800.
     """
-    return 10 ** (checks.between("j", j, -1_600, 1_600) / PER_DECADE)
+    return 10 ** (checks.between("j", j, -800, 800) / PER_DECADE)
 
 
 def experiment(
@@ -295,7 +281,7 @@ def experiment(
             return train(net, x, y, step_size=size, generator=inits.generator(seed, "cpu"), **options)
 
         top = measured(classifier(scheme, activation, width, depth, seed, device="cpu"), few, activation, loss)
-        grid = _walk(lambda j, at=at: at(step(j)), descent=not batch)
+        grid = _walk(lambda j, at=at: at(step(j)))
         named = {"rule": rule_step(moment, loss), "unit": 1.0, "predicted": 2 / predicted, "half": 1 / predicted}
         named |= {} if batch else {"beyond": 4 / top}
         found.append({

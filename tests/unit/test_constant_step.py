@@ -81,26 +81,20 @@ def outcome(last, largest=1.0):
     return Trained(1.0, last, largest, 0.5, 2.0)
 
 
-def test_a_walk_finds_both_edges_to_one_step_of_the_grid():
-    def run(j):
-        return outcome(0.5 if -20 <= j <= 13 else 1.0 if j < -20 else math.inf, 1.0 if j <= 6 else 3.0)
-
-    found = _walk(run)
-    assert largest_step(found, "trains") == 13 and 14 in found
-    assert largest_step(found, "descends") == 6 and 7 in found
+def test_a_walk_finds_the_edge_to_one_step_of_the_grid():
+    for edge in (-3, 0, 5, 7):
+        found = _walk(lambda j, edge=edge: outcome(0.5 if -20 <= j <= edge else 1.0 if j < -20 else math.inf))
+        assert largest_step(found, "trains") == edge and edge + 1 in found
 
 
-def test_a_walk_ends_after_three_coarse_steps_beyond_the_edge_and_only_then():
-    assert max(_walk(lambda j: outcome(0.5 if j <= -40 else 1.0))) == -16
+def test_a_walk_ends_after_two_coarse_steps_beyond_the_edge_and_only_then():
+    assert max(_walk(lambda j: outcome(0.5 if j <= -20 else 1.0))) == -12
     assert max(_walk(lambda j: outcome(1.0))) == constant_step.COARSE[-1]
 
 
 def test_a_network_that_dies_at_once_does_not_count_as_descending():
-    def run(j):
-        return outcome(0.5 if j <= 0 else 1.0, 1.0 if j <= 0 or j >= 16 else 9.0)
-
-    assert _walk(run)[16].descends
-    assert largest_step(_walk(run), "descends") == 0
+    found = {j: outcome(0.5 if j <= 0 else 1.0, 1.0 if j <= 0 or j >= 16 else 9.0) for j in (0, 8, 16)}
+    assert found[16].descends and largest_step(found, "descends") == 0
 
 
 def test_the_rule_takes_the_inputs_and_the_loss_into_account():
@@ -119,7 +113,7 @@ def test_an_experiment_is_json_and_the_same_again(batch):
 def test_a_digest_reads_edges_and_the_best_step_from_a_run():
     run = {
         "measured": 3.0,
-        "grid": [[-8, 1.0, 0.4, 1.0, 0.5], [0, 1.0, 0.2, 1.5, 0.6], [8, 1.0, None, None, None]],
+        "grid": [[-4, 1.0, 0.4, 1.0, 0.5], [0, 1.0, 0.2, 1.5, 0.6], [4, 1.0, None, None, None]],
         "named": {"unit": [1.0, 1.0, 0.2, 1.5, 0.6], "rule": [9.0, 1.0, None, None, None]},
     }
     found = constant_step.digest(run, "squared")

@@ -1,6 +1,5 @@
 """Image classifiers at constant steps: the recorded runs of the chapter on curvature."""
 
-import itertools
 from collections.abc import Sequence
 
 from firststep import constant_step
@@ -22,9 +21,6 @@ def _points(depth: int, width: int, arms: Sequence[tuple[str, int, int]]) -> lis
     ]  # fmt: skip
 
 
-CONSTANT_STEP = [
-    *(p for depth, width in itertools.product((2, 5, 10), (32, 128)) for p in _points(depth, width, (FULL, MINI))),
-    *_points(5, 32, CROSSED),
-    *(p for width in (32, 128) for p in _points(30, width, (FULL, MINI))),
-]
+SIZES = ((2, 32), (5, 32), (10, 32), (30, 32), (2, 128), (5, 128), (10, 128))  # depth and width
+CONSTANT_STEP = [*(p for size in SIZES for p in _points(*size, (FULL, MINI))), *_points(5, 32, CROSSED)]
 SWEEPS = {"curvature/constant_step": (constant_step.experiment, CONSTANT_STEP, "float32")}
