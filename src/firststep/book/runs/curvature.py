@@ -21,6 +21,6 @@ def _points(depth: int, width: int, arms: Sequence[tuple[str, int, int]]) -> lis
     ]  # fmt: skip
 
 
-SIZES = ((2, 32), (5, 32), (10, 32), (30, 32), (2, 128), (5, 128), (10, 128))  # depth and width
+SIZES = ((2, 32), (5, 32), (10, 32), (30, 32), (5, 128), (2, 128), (10, 128))  # depth and width
 CONSTANT_STEP = [*(p for size in SIZES for p in _points(*size, (FULL, MINI))), *_points(5, 32, CROSSED)]
 SWEEPS = {"curvature/constant_step": (constant_step.experiment, CONSTANT_STEP, "float32")}
