@@ -22,8 +22,8 @@ def test_one_layer_has_the_step_of_linear_regression(scheme):
     )
 
 
-def test_wide_linear_orthogonal_networks_stay_and_narrow_relu_networks_leave():
-    assert simulate(scheme="orthogonal", activation="linear", width=64).survived
+def test_wide_orthogonal_networks_stay_and_narrow_relu_networks_leave():
+    assert simulate(scheme="orthogonal", activation="tanh", width=128).survived
     assert not simulate(scheme="He", activation="relu", width=8).survived
 
 

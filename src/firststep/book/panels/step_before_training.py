@@ -13,7 +13,7 @@ SCHEMES = {
     "Eq. (8)": "curvature_normal", "Glorot": "xavier_normal", "He": "he_normal", "LeCun": "lecun_normal",
     "orthogonal": "orthogonal",
 }  # fmt: skip
-DEPTHS, IMAGES, DRAWS = (1, 2, 3, 5, 8, 12), 30, 3
+DEPTHS, IMAGES, DRAWS = (1, 2, 4, 8, 12), 20, 3
 FACTOR = 2.0
 
 
@@ -35,7 +35,7 @@ def _images() -> torch.Tensor:
     ),
     presets={"the paper's rule": {"scheme": "Eq. (8)"}, "narrow and deep": {"width": 8, "scheme": "He"}},
     scheme=Control("start", tuple(SCHEMES), "Glorot"),
-    activation=Control("activation", wide_kernel.ACTIVATIONS, "tanh"),
+    activation=Control("activation", ("tanh", "relu"), "tanh"),
     width=Control("width d", (8, 32, 128), 128, low=1, high=256),
 )
 def step_before_training(scheme: str, activation: str, width: int) -> Outcome:
