@@ -23,7 +23,7 @@ def _images() -> torch.Tensor:
 
 
 @explorable(
-    claim="curvature.training",
+    claim="curvature.predicted_step",
     task="The dashed line knows width, depth and start, but no weights. Move the drawn networks away from it, "
     "by more than a factor of two.",
     chart=chart(
