@@ -203,13 +203,13 @@ RESNET_TRAINING = [
 ]
 
 SWEEPS = {
-    "rank_collapse/resnet_tuning": (train, RESNET_TUNING),
-    "rank_collapse/resnet_training": (train, RESNET_TRAINING),
-    "rank_collapse/vgg_slice": (train, VGG_SLICE),
-    "rank_collapse/vgg_starts": (start, VGG_STARTS),
-    "rank_collapse/vgg_tuning": (train, VGG_TUNING),
-    "rank_collapse/vgg_training": (train, VGG_TRAINING),
-    "rank_collapse/vgg_plain": (train, VGG_PLAIN),
+    "rank_collapse/resnet_tuning": (train, RESNET_TUNING, "float32"),
+    "rank_collapse/resnet_training": (train, RESNET_TRAINING, "float32"),
+    "rank_collapse/vgg_slice": (train, VGG_SLICE, "float32"),
+    "rank_collapse/vgg_starts": (start, VGG_STARTS, "float32"),
+    "rank_collapse/vgg_tuning": (train, VGG_TUNING, "float32"),
+    "rank_collapse/vgg_training": (train, VGG_TRAINING, "float32"),
+    "rank_collapse/vgg_plain": (train, VGG_PLAIN, "float32"),
 }
 
 
