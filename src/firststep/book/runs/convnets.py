@@ -138,8 +138,8 @@ ARMS = {
     "shallow": {"norm": "none", "scheme": "torch_default", "at_most": 1},
 }
 STEP_SIZES = (0.003, 0.01, 0.03, 0.1, 0.3)
-PASS = 5_000 // 64  # steps; what is left over is dropped
-VGG = {"network": "vgg19", "width": 1 / 8, "data": "cifar10", "images": 5_000, "batch_size": 64, "every": PASS}
+PASS = 2_500 // 32  # steps; what is left over is dropped
+VGG = {"network": "vgg19", "width": 1 / 8, "data": "cifar10", "images": 2_500, "batch_size": 32, "every": PASS}
 TRIAL = 100  # a seed that only chooses step sizes
 # What vgg_tuning found best; a test holds this table against it.
 TUNED = {
@@ -173,7 +173,7 @@ VGG_PLAIN = [
     for point in _points(arm, range(3), VGG, steps=3 * PASS, **options)
 ]
 # What pages run again: 1,024 images that ship with the package, two short passes.
-SLICE = VGG | {"data": "fashion", "images": 1_024, "steps": 32, "every": 16}
+SLICE = VGG | {"data": "fashion", "images": 512, "steps": 32, "every": 16}
 VGG_SLICE = [
     point
     for arm in ("standard", "uncentred", "one-sided", "none")
