@@ -166,7 +166,7 @@ def test_r_is_that_of_the_last_layer_and_nan_for_a_dead_one():
     with torch.no_grad():
         members[1].hidden[-1][0].weight.zero_()
     r = ensembles.stable_rank(Ensemble.of(members), x)
-    assert math.isclose(r[0], spectra.stable_rank(members[0].representations(x)[-1]))
+    assert math.isclose(r[0], spectra.stable_rank(members[0].representations(x)[-1].detach()))
     assert r[1].isnan()
 
 

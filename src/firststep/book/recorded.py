@@ -69,7 +69,7 @@ def load(name: str) -> pd.DataFrame:
         raise ValueError(f"results/{name} must hold every run of its grid, got {missing} missing: run make results")
     rows = [_row(found[one], code_version.version(run)) for one in wanted]
     table = pd.DataFrame(rows)
-    order = [column for column in ("gamma", "d", "samples", "seed") if column in table]
+    order = [column for column in ("start", "gamma", "d", "samples", "seed", "depth") if column in table]
     table = table.astype({"gamma": float} if "gamma" in table else {}).sort_values(order, ignore_index=True)
     if set(table.code) != {"today"}:
         _show(f"results/{name}: {code_of(table)}.")

@@ -1,0 +1,255 @@
+"""Recorded training runs: multilayer perceptrons from several starts, each at a step size tuned for it.
+
+One run is one start at one depth: the step size is chosen on a seed of its own, from a grid that grows until the best
+lies inside it; then fresh seeds are trained at that step size and followed.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from firststep import cifar, ensembles, images, inits, nets, spectra, training
+from firststep.book import sweep
+from firststep.ensembles import Ensemble
+
+PRETRAINING = {"steps": 5, "batch_size": 128, "rule": "adam", "layerwise": True}
+STARTS: dict[str, dict] = {
+    "plain": {},
+    "batch norm": {"batch_norm": True},
+    "one-sided, batch norm": {"batch_norm": True, "scheme": "torch_one_sided"},
+    "raised, 25 steps": {"batches": 5},
+    "raised, 75 steps": {"batches": 15},
+    "lowered, 75 steps": {"batches": 15, "direction": "descent"},
+    "plain, rescaled": {"batches": 15, "rescaled": True},
+}
+"""What distinguishes the starts; all others is torch's: weights and biases uniform on ±1/√fan_in. *Raised* is
+pre-training by ascent on r, layer by layer, with Adam; *lowered* is descent; *rescaled* is the plain network with every
+layer multiplied so that its size is that of the raised network of the same seed: the same r, another scale."""
+HALF_DECADES = [float(f"{a}e{k}") for k in range(-5, 3) for a in (1, 3)]  # where a grid of step sizes can grow
+
+
+def tuned(
+    data: str, start: str, depth: int, width: int, epochs: int, batch_size: int, grid: list[float],
+    tuning_seed: int, seeds: list[int], every: int, pretraining: float | None = None,
+) -> dict:  # fmt: skip
+    """Choose a step size, then train fresh seeds at it; float32.
+
+    Args:
+        data: ``fashion_mnist``, the shipped subset, or ``cifar10``, the first 2,000 and 1,000 images.
+        start: a key of :data:`STARTS`.
+        depth: hidden layers.
+        width: of each.
+        epochs: passes through the training images.
+        batch_size: images a minibatch.
+        grid: step sizes that are tried first, of :data:`HALF_DECADES`.
+        tuning_seed: of the network on which the step size is chosen, by its training loss in the last epoch.
+        seeds: of the networks that are followed.
+        every: epochs between two measurements.
+        pretraining: step size of the pre-training, where there is one.
+
+    Returns:
+        ``tuning``, pairs of step size and loss; ``step_size`` and ``inside``, whether it is no end of the grid; and
+        what :func:`followed` returns.
+    """
+    options = {"depth": depth, "width": width, "epochs": epochs, "batch_size": batch_size, "pretraining": pretraining}
+    (network,), _ = started(data, start, [tuning_seed], depth=depth, width=width, pretraining=pretraining)
+
+    def last_epoch(etas: Sequence[float]) -> list[float]:
+        sample, labels = samples(data)["train"]
+        ensemble = Ensemble.of([network] * len(etas))
+        orders = [inits.generator(1_000 + tuning_seed, "cpu") for _ in etas]  # the same for all
+        steps = _steps(len(sample), batch_size)
+        history = ensembles.sgd(
+            ensemble, sample, labels, step_sizes=etas, steps=epochs * steps, batch_size=batch_size, generators=orders
+        )
+        return history.last(steps).tolist()
+
+    losses = grown(last_epoch, grid)
+    best = min(sorted(losses), key=losses.get)
+    found = {
+        "tuning": [[eta, _plain(loss)] for eta, loss in sorted(losses.items())],
+        "step_size": best,
+        "inside": min(losses) < best < max(losses),
+    }
+    return found | followed(data, start, best, seeds, every=every, **options)
+
+
+def followed(
+    data: str, start: str, step_size: float, seeds: Sequence[int], *, depth: int, width: int, epochs: int,
+    batch_size: int, every: int, pretraining: float | None = None, measured: bool = True,
+) -> dict:  # fmt: skip
+    """Train networks of several seeds at one step size and follow them; arguments as of :func:`tuned`.
+
+    Returns:
+        A list a seed of each: ``loss`` and ``accuracy`` on the minibatches of each epoch, in training mode; if
+        ``measured``, at ``epochs_at``: ``train_accuracy``, ``test_accuracy`` and ``test_loss`` in evaluation mode and
+        ``r`` of the last hidden layer on 500 test images; ``rank`` at the start and ``rank_end``, float32 at the
+        default tolerance, on all test images; ``diverged_at``. And seconds a network for both phases, and what
+        pre-training took in passes of one minibatch.
+    """
+    (x, y), (x_test, y_test) = samples(data).values()
+    began = time.perf_counter()
+    networks, passes = started(data, start, seeds, depth=depth, width=width, pretraining=pretraining)
+    prepared = time.perf_counter() - began
+    ensemble, steps = Ensemble.of(networks), _steps(len(x), batch_size)
+    measure = {
+        "r": lambda e: ensembles.stable_rank(e, x_test[:500]),
+        "train_accuracy": lambda e: ensembles.accuracy(e, x, y),
+        "test_accuracy": lambda e: ensembles.accuracy(e, x_test, y_test),
+        "test_loss": lambda e: _loss(e, x_test, y_test),
+    }
+    rank = _ranks(ensemble, x_test)
+    began, spent = time.perf_counter(), 0.0
+
+    def timed(function: Callable[[Ensemble], Tensor]) -> Callable[[Ensemble], Tensor]:
+        def call(e: Ensemble) -> Tensor:
+            nonlocal spent
+            before = time.perf_counter()
+            value = function(e)
+            spent += time.perf_counter() - before
+            return value
+
+        return call
+
+    history = ensembles.sgd(
+        ensemble, x, y, step_sizes=[step_size] * len(seeds), steps=epochs * steps, batch_size=batch_size,
+        generators=[inits.generator(1_000 + seed, "cpu") for seed in seeds],
+        measure={name: timed(function) for name, function in measure.items()} if measured else {}, every=every * steps,
+    )  # fmt: skip
+    seconds = time.perf_counter() - began - spent
+    found = {name: _lists(values) for name, values in history.measured.items()}
+    for name, values in (("loss", history.loss), ("accuracy", history.accuracy)):
+        found[name] = _lists(values.reshape(epochs, steps, -1).mean(1))
+    return found | {
+        "epochs_at": (history.steps // steps).tolist(),
+        "rank": rank,
+        "rank_end": _ranks(ensemble, x_test),
+        "diverged_at": history.diverged_at.tolist(),
+        "pretraining_passes": passes,
+        "pretraining_seconds": round(prepared / len(seeds), 3),
+        "training_seconds": round(seconds / len(seeds), 3),
+    }
+
+
+def curves(values: Sequence[Sequence[float | None]], lost: float) -> np.ndarray:
+    """What a record lists a seed, ``(seeds, R)``, with ``lost`` where a network has diverged."""
+    return np.array([[lost if value is None else value for value in one] for one in values])
+
+
+def distance(record: dict, count: int, epochs: int) -> float:
+    """Run the first epochs of a recorded run again, for its first seeds, and compare.
+
+    Returns:
+        The largest distance between the seeds' mean loss in an epoch and the recorded one, in standard deviations of
+        the recorded seeds.
+    """
+    kept = {name: record[name] for name in ("depth", "width", "batch_size", "every")} | {
+        "pretraining": record.get("pretraining")
+    }
+    seeds = record["seeds"][:count]
+    again = followed(record["data"], record["start"], record["step_size"], seeds, epochs=epochs, measured=False, **kept)
+    new, old = curves(again["loss"], math.inf), curves(record["loss"], math.inf)[:, :epochs]
+    return float((np.abs(new.mean(0) - old[:count].mean(0)) / old.std(0, ddof=1)).max())
+
+
+def samples(data: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Training and test images with their labels, on the CPU: recorded runs are the same on every machine."""
+    counts = {"train": 2_000, "test": 1_000}
+    read = images.fashion_mnist if data == "fashion_mnist" else cifar.cifar10
+    found = {split: read(split, device="cpu") for split in counts}
+    return {split: (found[split].x[:count], found[split].y[:count]) for split, count in counts.items()}
+
+
+def started(
+    data: str, start: str, seeds: Sequence[int], *, depth: int, width: int, pretraining: float | None = None
+) -> tuple[list[nets.MLP], dict[str, float]]:
+    """Networks of several seeds before training, and the passes of a minibatch that preparing one of them took."""
+    x, _ = samples(data)["train"]
+    kind = STARTS[start]
+    networks, passes = [], {"forward": 0.0, "backward": 0.0}
+    for seed in seeds:
+        plain, net = (_drawn(x.shape[1], width, depth, kind, seed) for _ in range(2))
+        if "batches" in kind:
+            direction = kind.get("direction", "ascent")
+            g = inits.generator(10_000 + seed, "cpu")
+            options = PRETRAINING | {"batches": kind["batches"], "direction": direction, "step_size": pretraining}
+            record = training.raise_rank(net, x, generator=g, **options)
+            passes = {"forward": record.forward, "backward": record.backward}
+        networks.append(rescaled(plain, net, x) if kind.get("rescaled") else net)
+    return networks, passes
+
+
+@torch.no_grad()
+def rescaled(net: nets.MLP, like: nets.MLP, x: Tensor) -> nets.MLP:
+    """Multiply the hidden layers of a ReLU network so that their sizes become those of another network; in place.
+
+    Layer l's output is multiplied by s_l if its weights are by s_l/s_{l-1} and its biases by s_l. Every singular value
+    of H_l is, too, so r(H_l) stays.
+    """
+    before = 1.0
+    sizes = [h.norm() / own.norm() for own, h in zip(net.representations(x), like.representations(x), strict=True)]
+    for layer, size in zip(net.hidden, sizes, strict=True):
+        layer[0].weight.mul_(size / before)
+        layer[0].bias.mul_(size)
+        before = size
+    return net
+
+
+def grown(last_epoch: Callable[[Sequence[float]], list[float]], grid: Sequence[float]) -> dict[float, float]:
+    """Loss by step size, on a grid that grows until its best lies inside or an end of HALF_DECADES is reached."""
+    losses = dict(zip(grid, last_epoch(grid), strict=True))
+    while True:
+        best = min(sorted(losses), key=losses.get)  # where all diverge, the smallest
+        if min(losses) < best < max(losses):
+            return losses
+        place = HALF_DECADES.index(best) + (1 if best == max(losses) else -1)
+        if not 0 <= place < len(HALF_DECADES):
+            return losses
+        losses[HALF_DECADES[place]] = last_epoch([HALF_DECADES[place]])[0]
+
+
+def _drawn(d_in: int, width: int, depth: int, kind: dict, seed: int) -> nets.MLP:
+    net = nets.MLP(d_in, width, depth, 10, batch_norm=kind.get("batch_norm", False), device="cpu")
+    return nets.initialize_(net, kind.get("scheme", "torch_default"), generator=inits.generator(seed, "cpu"))
+
+
+def _steps(count: int, batch_size: int) -> int:
+    """Steps an epoch: what does not fill a minibatch is left out."""
+    return count // batch_size
+
+
+def _loss(ensemble: Ensemble, x: Tensor, y: Tensor) -> Tensor:
+    outputs = ensemble.outputs(x, training=False)
+    return functional.cross_entropy(outputs, y.expand(ensemble.size, -1), reduction="none").mean(-1)
+
+
+def _ranks(ensemble: Ensemble, x: Tensor) -> list[int | None]:
+    """Numerical rank of the last hidden layer in training mode, ``None`` where it is not finite."""
+    with torch.no_grad():
+        last = ensemble.representations(x)[-1]
+    return [int(spectra.numerical_rank(h)) if bool(h.isfinite().all()) else None for h in last]
+
+
+def _lists(values: Tensor) -> list[list[float | None]]:
+    """``(R, B)`` as a list a member, with ``None`` for what is not finite."""
+    return [[_plain(value) for value in column] for column in np.round(values.double().mT.numpy(), 6).tolist()]
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# Figure 1: twenty epochs of 2,000 images instead of 75 of 60,000; seeds and width as there, batches of 64.
+_SETTING = {
+    "data": ["fashion_mnist"], "width": [128], "epochs": [20], "batch_size": [64],
+    "grid": [[0.01, 0.03, 0.1, 0.3, 1.0]], "tuning_seed": [100], "seeds": [[0, 1, 2, 3, 4]], "every": [4],
+}  # fmt: skip
+DEPTHS = sweep.grid(start=["plain", "batch norm"], depth=[32, 16, 8, 4, 2, 1], **_SETTING)
+SWEEPS = {
+    "rank_collapse/trained_depths": (tuned, DEPTHS),
+}

@@ -1,0 +1,95 @@
+"""Recorded training runs: how a step size is chosen, what the starts share, and that a run can be repeated."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from firststep import inits, nets, spectra
+from firststep.book.runs import trained
+
+TINY = {
+    "data": "fashion_mnist", "start": "plain", "depth": 2, "width": 16, "epochs": 2, "batch_size": 500,
+    "grid": [0.1, 0.3], "tuning_seed": 5, "seeds": [0, 1, 2], "every": 1,
+}  # fmt: skip
+
+
+def bowl(best):
+    """A loss with its minimum at ``best``, and every step size that was asked for."""
+    asked = []
+
+    def loss(etas):
+        asked.extend(etas)
+        return [abs(np.log(eta / best)) for eta in etas]
+
+    return loss, asked
+
+
+@pytest.mark.parametrize("best", [0.1, 3.0, 0.0003])
+def test_a_grid_grows_until_its_best_lies_inside(best):
+    loss, asked = bowl(best)
+    losses = trained.grown(loss, [0.03, 0.1, 0.3])
+    assert min(losses, key=losses.get) == best and min(losses) < best < max(losses)
+    assert len(asked) == len(set(asked)) == len(losses)  # nothing is run twice
+
+
+def test_a_grid_stops_at_the_end_of_what_can_be_tried():
+    losses = trained.grown(bowl(1e9)[0], [0.1, 0.3])
+    assert max(losses) == trained.HALF_DECADES[-1] == min(losses, key=losses.get)
+
+
+def test_where_every_step_size_diverges_smaller_ones_are_tried():
+    losses = trained.grown(lambda etas: [np.inf if eta > 1e-4 else eta for eta in etas], [0.1, 0.3])
+    assert min(losses) == trained.HALF_DECADES[0] and losses[1e-4] == 1e-4
+
+
+def test_a_run_is_json_and_has_a_list_a_seed():
+    found = json.loads(json.dumps(trained.tuned(**TINY), allow_nan=False))
+    assert found["step_size"] in dict(found["tuning"]) and found["epochs_at"] == [0, 1, 2]
+    for name in ("loss", "accuracy", "train_accuracy", "test_accuracy", "test_loss", "r", "rank", "rank_end"):
+        assert len(found[name]) == 3, name
+    assert np.shape(found["loss"]) == (3, 2) and np.shape(found["r"]) == (3, 3)
+    assert found["pretraining_passes"] == {"forward": 0, "backward": 0} and found["diverged_at"] == [-1] * 3
+
+
+def test_a_slice_that_is_run_again_agrees_with_its_record_and_one_at_another_step_size_does_not():
+    record = TINY | trained.tuned(**TINY)
+    assert trained.distance(record, 2, 1) < 1e-3
+    assert trained.distance(record | {"step_size": record["step_size"] / 10}, 2, 2) > 2
+
+
+def test_what_diverges_is_none_in_the_record_and_infinite_in_the_curve():
+    options = {name: TINY[name] for name in ("depth", "width", "epochs", "batch_size", "every")}
+    found = trained.followed("fashion_mnist", "plain", 1e30, [0, 1], **options)
+    assert found["loss"][0][-1] is None and found["rank_end"] == [None, None]
+    assert np.isinf(trained.curves(found["loss"], np.inf)[:, -1]).all()
+    json.dumps(found, allow_nan=False)
+
+
+def test_rescaling_gives_every_layer_the_size_of_the_other_network_and_leaves_r():
+    x, _ = trained.samples("fashion_mnist")["train"]
+    x = x.double()
+    own, other, kept = (nets.MLP(784, 24, 4, 10, device="cpu").double() for _ in range(3))
+    for net, scheme, number in ((own, "torch_default", 1), (kept, "torch_default", 1), (other, "he_normal", 2)):
+        nets.initialize_(net, scheme, generator=inits.generator(number, "cpu"))
+    trained.rescaled(own, other, x)
+    with torch.no_grad():
+        layers = list(zip(*(net.representations(x) for net in (own, other, kept)), strict=True))
+    for mine, theirs, before in layers:
+        assert float(mine.norm() / theirs.norm()) == pytest.approx(1)
+        assert float(spectra.stable_rank(mine)) == pytest.approx(float(spectra.stable_rank(before)))
+
+
+@pytest.mark.parametrize("start", trained.STARTS)
+def test_starts_of_one_seed_begin_at_the_same_draw_and_the_generator_alone_decides(start):
+    options = {"depth": 2, "width": 16, "pretraining": 1e-3}
+    (first,), passes = trained.started("fashion_mnist", start, [3], **options)
+    (second,), _ = trained.started("fashion_mnist", start, [3], **options)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    batches = trained.STARTS[start].get("batches", 0)
+    assert passes["backward"] == pytest.approx(5 * batches)
+    (plain,), _ = trained.started("fashion_mnist", "plain", [3], **options)
+    readout = first.readout.weight - (16**-0.5 if start.startswith("one-sided") else 0)
+    torch.testing.assert_close(readout, plain.readout.weight)
