@@ -41,6 +41,8 @@ from firststep import (
     one_layer,
     predicted_norms,
     report,
+    residual,
+    residual_growth,
     saddles,
     scale,
     spectra,
@@ -58,7 +60,7 @@ RESULTS = {  # what functions return: made by them, not by users
     chain.State, chain.DepthAverage, ensembles.Ensemble, ensembles.History, feedforward.Activation, feedforward.Pass,
     flow.Flow, images.Images, constant_step.Trained, wide_kernel.Limit,
     linear.Descent, linear_tasks.LinearTask, report.Estimate, step_counts.Count, training.RankRecord, two_layer.Problem,
-    zas.Pairs, zas.Target, images.DataError, convnets.ConvNet, fitting.Fit,
+    residual.Start, residual.Descent, zas.Pairs, zas.Target, images.DataError, convnets.ConvNet, fitting.Fit,
 }  # fmt: skip
 # What a run that diverges returns is infinite or nan, and says so.
 DIVERGES = {zas.recursion, linear.gradient_descent, flow.gradient_flow, training.raise_rank, nets.MLP.forward}
@@ -71,6 +73,7 @@ DIVERGES |= {
 }
 DIVERGES |= {ensembles.Ensemble.outputs, ensembles.Ensemble.representations}
 DIVERGES |= {constant_step.train, constant_step.experiment}
+DIVERGES |= {residual.ResidualMLP.forward, residual.ResidualMLP.norms, residual.descend}
 
 
 def seed():
@@ -97,6 +100,11 @@ def trained():
 
 def vgg():
     return nets.initialize_(convnets.VGG19(1 / 32, at_most=1, device="cpu"), "he_normal", generator=seed())
+
+
+def residual_net():
+    net = residual.ResidualMLP(3, 4, 2, 2, 2, dtype=torch.float64, device="cpu")
+    return residual.start_(net, "xavier", generator=seed())
 
 
 def two_layers():
@@ -347,6 +355,28 @@ def calls():
         ensembles.stable_rank: (None, {"ensemble": ensemble(), "x": torch.ones(5, 3, device="cpu")}),
         ensembles.finite: (None, {"ensemble": ensemble()}),
         nets.initialize_: (None, {"net": mlp(), "scheme": "sign", "generator": generator}),
+        residual.ResidualMLP: (
+            None,
+            {"d_in": 3, "width": 4, "block": 2, "depth": 2, "d_out": 2, "runs": 1}
+            | {"dtype": torch.float64, "device": "cpu"},
+        ),
+        residual.ResidualMLP.forward: (residual_net(), {"x": randn(3, 5)}),
+        residual.ResidualMLP.norms: (residual_net(), {"x": randn(3, 5)}),
+        residual.start_: (None, {"net": residual_net(), "start": "mzas", "generator": generator}),
+        residual.descend: (
+            None,
+            {"net": residual_net(), "x": randn(3, 4), "labels": torch.tensor([0, 1, 1, 0], device="cpu")}
+            | {"step_size": [0.1], "steps": 2, "warm_up": 1},
+        ),
+        residual_growth.mean_growth: (None, {"width": 3, "block": 2, "branch": 0.5}),
+        residual_growth.log_growth: (None, {"width": 3, "block": 2, "branch": 0.5}),
+        residual_growth.overflow_depth: (None, {"width": 3, "block": 2, "dtype": torch.float32, "norm": 2.0}),
+        residual_growth.step_scale: (
+            None, {"width": 3, "block": 2, "depth": 4, "d_in": 5, "d_out": 2, "input_norm": 2.0},
+        ),
+        residual_growth.log_norms: (
+            None, {"width": 3, "block": 2, "depth": 4, "branch": 0.5, "networks": 2, "generator": generator},
+        ),
         one_layer.moved: (None, {"m": torch.eye(3, **F64), "gamma": 0.1, "weight": randn(3, 3)}),
         one_layer.second_order: (None, {"m": torch.eye(3, **F64), "weight": randn(3, 3)}),
         one_layer.squares: (None, {"m": torch.eye(3, **F64)}),

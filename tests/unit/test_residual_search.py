@@ -1,0 +1,44 @@
+"""The recorded search over step sizes: a pure function with a rule for its end."""
+
+import json
+
+import pytest
+import torch
+
+from firststep.book import residual_search
+
+SMALL = {"depth": 2, "start": "mzas", "seeds": 2, "steps": 6, "warm_up": 0, "patience": 2, "batch": 3, "first": 0}
+
+
+def test_the_images_are_a_hundred_of_each_class_as_columns():
+    x, y = residual_search.thousand_images(torch.float64, "cpu")
+    assert x.shape == (784, 1000) and x.dtype == torch.float64
+    assert y.bincount().tolist() == [100] * 10
+
+
+def test_a_search_is_repeatable_json_and_its_best_beats_what_it_tried():
+    found = residual_search.residual_search(**SMALL, dtype="float32")
+    again = residual_search.residual_search(**SMALL, dtype="float32")
+    assert json.loads(json.dumps(found, allow_nan=False)) | {"microseconds": 0} == again | {"microseconds": 0}
+    totals = [sum(a or 0.0 for a in one) for one in found["accuracy"]]
+    assert totals[found["best"]] == max(totals) and len(totals) - 1 - found["best"] >= 2
+    assert found["rates"] == pytest.approx([10 ** (-k / 2) for k in range(len(totals))])
+    assert [len(curve) for curve in found["curve"]] == [2, 2]  # steps 0 and 5
+
+
+def test_a_step_size_in_a_batch_is_the_step_size_alone():
+    x, y = residual_search.thousand_images(torch.float64, "cpu")
+    options = {"depth": 3, "start": "xavier", "seeds": 2, "steps": 3}
+    together = residual_search.train(x, y, rates=[0.01, 0.001], **options)
+    alone = residual_search.train(x, y, rates=[0.001], **options)
+    torch.testing.assert_close(together.loss[:, 2:], alone.loss)
+
+
+def test_where_every_start_overflows_one_forward_pass_ends_the_search():
+    found = residual_search.residual_search(**SMALL | {"depth": 1_200, "start": "xavier"}, dtype="float32")
+    assert found["best"] is None and found["curve"] is None and found["diverged"] == [[0, 0]] * 3
+
+
+def test_a_search_that_starts_too_low_says_so_by_a_best_at_its_edge():
+    found = residual_search.residual_search(**SMALL | {"first": 8}, dtype="float32")
+    assert found["best"] == 0
