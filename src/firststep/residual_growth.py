@@ -1,8 +1,8 @@
 """How signals grow in a residual network with a Xavier start, before anything is run.
 
-In z_l = z_{l-1} + U_l relu(V_l z_{l-1}) with independent Gaussian weights the law of |z_l|²/|z_{l-1}|² does not depend on
-z_{l-1}: turning z turns nothing that the weights could see. So log |z_l|² is a random walk with independent steps,
-whatever the input, and so is known at which depth it leaves the range of a number format.
+In z_l = z_{l-1} + U_l relu(V_l z_{l-1}) with independent Gaussian weights the law of |z_l|²/|z_{l-1}|² does not depend
+on z_{l-1}: turning z turns nothing that the weights could see. So log |z_l|² is a random walk with independent steps,
+whatever the input, and it is known at which depth it leaves the range of a number format.
 """
 
 import math

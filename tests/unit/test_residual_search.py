@@ -37,8 +37,3 @@ def test_a_step_size_in_a_batch_is_the_step_size_alone():
 def test_where_every_start_overflows_one_forward_pass_ends_the_search():
     found = residual_search.residual_search(**SMALL | {"depth": 1_200, "start": "xavier"}, dtype="float32")
     assert found["best"] is None and found["curve"] is None and found["diverged"] == [[0, 0]] * 3
-
-
-def test_a_search_that_starts_too_low_says_so_by_a_best_at_its_edge():
-    found = residual_search.residual_search(**SMALL | {"first": 8}, dtype="float32")
-    assert found["best"] == 0
