@@ -5,6 +5,7 @@ import math
 import pytest
 
 from firststep.book.panels.sharp_rate import sharp_rate
+from firststep.book.panels.signal_growth import BRANCHES, signal_growth
 from firststep.book.panels.zas_depth_and_step import TARGETS, zas_depth_and_step
 from firststep.book.panels.zas_stable_manifold import zas_stable_manifold
 
@@ -56,3 +57,16 @@ def test_beyond_the_sharp_step_size_nothing_is_claimed_and_deep_networks_oversho
     for factor in (1.05, 2.0):
         outcome = sharp_rate.simulate(factor, 10_000, 1.0)
         assert outcome.survived is None and "overshoots by" in outcome.measurement
+
+
+@pytest.mark.parametrize("branches", BRANCHES)
+@pytest.mark.parametrize("block", [1, 4, 16])
+def test_signals_walk_along_their_line_whatever_the_branches(block, branches):
+    assert signal_growth.simulate(300, block, branches).survived is True
+
+
+def test_a_xavier_start_leaves_both_formats_and_divided_branches_none():
+    plain = signal_growth.simulate(2_500, 16, "as they are")
+    assert "leaves float32" in plain.measurement and "float64" not in plain.measurement
+    for branches in ("divided by √L", "divided by L", "zero, as in mZAS"):
+        assert "inside float32" in signal_growth.simulate(2_500, 16, branches).measurement

@@ -118,8 +118,8 @@ def _listed(values: Tensor) -> list[float | None]:
 PLANS = {  # seeds, steps, patience, batch
     10: (3, 100, 4, 4),
     20: (3, 100, 4, 4),
-    100: (3, 200, 4, 4),
-    200: (3, 200, 4, 4),
+    100: (5, 200, 4, 4),
+    200: (5, 200, 4, 4),
     2_000: (3, 100, 2, 2),
     10_000: (1, 100, 2, 4),
 }
@@ -131,7 +131,7 @@ def _point(depth: int, start: str, *, warm_up: int = 0, first: int = 0, dtype: s
 
 
 FIG4 = [_point(depth, start) for depth in PLANS for start in ("xavier", "mzas")]
-FIG4 += [_point(depth, "xavier", warm_up=50) for depth in (100, 200, 2_000)]
+FIG4 += [_point(depth, "xavier", seeds=3, warm_up=50) for depth in (100, 200, 2_000)]
 BETWEEN = [start for start in residual.STARTS if start not in ("xavier", "mzas")]
 FIG4 += [_point(2_000, start, seeds=1, batch=3) for start in BETWEEN]
 FIG4 += [_point(10_000, "branches / depth", patience=1)]
