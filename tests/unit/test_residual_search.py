@@ -1,6 +1,7 @@
 """The recorded search over step sizes: a pure function with a rule for its end."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -34,6 +35,16 @@ def test_a_step_size_in_a_batch_is_the_step_size_alone():
     torch.testing.assert_close(together.loss[:, 2:], alone.loss)
 
 
+def test_the_summary_is_the_best_step_with_its_seeds():
+    found = residual_search.residual_search(**SMALL, dtype="float32")
+    best = residual_search.Best.of(found)
+    assert best.rate == found["rates"][found["best"]] and best.inside == (found["best"] > 0)
+    assert best.accuracy.tolist() == found["accuracy"][found["best"]] and best.curve.shape == (2, 2)
+    assert best.finite == 2 * len(found["rates"])
+
+
 def test_where_every_start_overflows_one_forward_pass_ends_the_search():
     found = residual_search.residual_search(**SMALL | {"depth": 1_200, "start": "xavier"}, dtype="float32")
     assert found["best"] is None and found["curve"] is None and found["diverged"] == [[0, 0]] * 3
+    best = residual_search.Best.of(found)
+    assert math.isnan(best.rate) and best.accuracy.tolist() == [0, 0] and best.finite == 0 and not best.inside

@@ -2,8 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,6 +108,36 @@ def residual_search(
             break
     found["microseconds"] = round(1e6 * (time.perf_counter() - began) / (taken * depth * seeds * batch), 1)
     return found
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a recorded search came to.
+
+    Attributes:
+        rate: the best step size; nan if every run diverged.
+        accuracy: at the end, a seed each; 0 for a seed that diverged.
+        curve: accuracy at every fifth step, ``(steps / 5 + 1, seeds)``; empty if every run diverged.
+        inside: whether larger and smaller step sizes were tried.
+        finite: runs, over seeds and step sizes, whose outputs were finite at the start.
+    """
+
+    rate: float
+    accuracy: np.ndarray
+    curve: np.ndarray
+    inside: bool
+    finite: int
+
+    @classmethod
+    def of(cls, found: Mapping) -> "Best":
+        """From what :func:`residual_search` returned, or its row in a table."""
+        finite = sum(step != 0 for steps in found["diverged"] for step in steps)
+        if found["curve"] is None:
+            return cls(math.nan, np.zeros(len(found["diverged"][0])), np.empty((0, 0)), False, finite)
+        best = int(found["best"])
+        accuracy = np.array([a or 0.0 for a in found["accuracy"][best]])
+        inside = 0 < best < len(found["rates"]) - 1
+        return cls(found["rates"][best], accuracy, np.array(found["curve"], dtype=float).T, inside, finite)
 
 
 def _listed(values: Tensor) -> list[float | None]:
