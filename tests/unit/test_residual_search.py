@@ -6,20 +6,20 @@ import math
 import pytest
 import torch
 
-from firststep.book import residual_search
+from firststep.book.runs import zero_asymmetric as runs
 
 SMALL = {"depth": 2, "start": "mzas", "seeds": 2, "steps": 6, "warm_up": 0, "patience": 2, "batch": 3, "first": 0}
 
 
 def test_the_images_are_a_hundred_of_each_class_as_columns():
-    x, y = residual_search.thousand_images(torch.float64, "cpu")
+    x, y = runs.thousand_images(torch.float64, "cpu")
     assert x.shape == (784, 1000) and x.dtype == torch.float64
     assert y.bincount().tolist() == [100] * 10
 
 
 def test_a_search_is_repeatable_json_and_its_best_beats_what_it_tried():
-    found = residual_search.residual_search(**SMALL, dtype="float32")
-    again = residual_search.residual_search(**SMALL, dtype="float32")
+    found = runs.residual_search(**SMALL, dtype="float32")
+    again = runs.residual_search(**SMALL, dtype="float32")
     assert json.loads(json.dumps(found, allow_nan=False)) | {"microseconds": 0} == again | {"microseconds": 0}
     totals = [sum(a or 0.0 for a in one) for one in found["accuracy"]]
     assert totals[found["best"]] == max(totals) and len(totals) - 1 - found["best"] >= 2
@@ -28,23 +28,23 @@ def test_a_search_is_repeatable_json_and_its_best_beats_what_it_tried():
 
 
 def test_a_step_size_in_a_batch_is_the_step_size_alone():
-    x, y = residual_search.thousand_images(torch.float64, "cpu")
+    x, y = runs.thousand_images(torch.float64, "cpu")
     options = {"depth": 3, "start": "xavier", "seeds": 2, "steps": 3}
-    together = residual_search.train(x, y, rates=[0.01, 0.001], **options)
-    alone = residual_search.train(x, y, rates=[0.001], **options)
+    together = runs.train(x, y, rates=[0.01, 0.001], **options)
+    alone = runs.train(x, y, rates=[0.001], **options)
     torch.testing.assert_close(together.loss[:, 2:], alone.loss)
 
 
 def test_the_summary_is_the_best_step_with_its_seeds():
-    found = residual_search.residual_search(**SMALL, dtype="float32")
-    best = residual_search.Best.of(found)
+    found = runs.residual_search(**SMALL, dtype="float32")
+    best = runs.Best.of(found)
     assert best.rate == found["rates"][found["best"]] and best.inside == (found["best"] > 0)
     assert best.accuracy.tolist() == found["accuracy"][found["best"]] and best.curve.shape == (2, 2)
     assert best.finite == 2 * len(found["rates"])
 
 
 def test_where_every_start_overflows_one_forward_pass_ends_the_search():
-    found = residual_search.residual_search(**SMALL | {"depth": 1_200, "start": "xavier"}, dtype="float32")
+    found = runs.residual_search(**SMALL | {"depth": 1_200, "start": "xavier"}, dtype="float32")
     assert found["best"] is None and found["curve"] is None and found["diverged"] == [[0, 0]] * 3
-    best = residual_search.Best.of(found)
+    best = runs.Best.of(found)
     assert math.isnan(best.rate) and best.accuracy.tolist() == [0, 0] and best.finite == 0 and not best.inside

@@ -1,4 +1,4 @@
-"""The recorded search for the step sizes of deep residual networks on 1,000 images, and its grid of runs."""
+"""The search for the step sizes of deep residual networks on 1,000 images, and its grid of runs."""
 
 import math
 import time
@@ -162,10 +162,11 @@ def _point(depth: int, start: str, *, warm_up: int = 0, first: int = 0, dtype: s
     return {"depth": depth, "start": start, "warm_up": warm_up, "first": first, "dtype": dtype} | plan | other
 
 
-FIG4 = [_point(depth, start) for depth in PLANS for start in ("xavier", "mzas")]
-FIG4 += [_point(depth, "xavier", seeds=3, warm_up=50) for depth in (100, 200, 2_000)]
+DEEP_RESIDUAL = [_point(depth, start) for depth in PLANS for start in ("xavier", "mzas")]
+DEEP_RESIDUAL += [_point(depth, "xavier", seeds=3, warm_up=50) for depth in (100, 200, 2_000)]
 BETWEEN = [start for start in residual.STARTS if start not in ("xavier", "mzas")]
-FIG4 += [_point(2_000, start, seeds=1, batch=3) for start in BETWEEN]
-FIG4 += [_point(10_000, "branches / depth", patience=1)]
+DEEP_RESIDUAL += [_point(2_000, start, seeds=1, batch=3) for start in BETWEEN]
+DEEP_RESIDUAL += [_point(10_000, "branches / depth", patience=1)]
 # In float64 signals of 2,000 layers are finite, about 10^98, and the step that suits them is about 10^(−101).
-FIG4 += [_point(2_000, "xavier", seeds=1, steps=60, patience=4, batch=4, first=170, dtype="float64")]
+DEEP_RESIDUAL += [_point(2_000, "xavier", seeds=1, steps=60, patience=4, batch=4, first=170, dtype="float64")]
+SWEEPS = {"zero_asymmetric/deep_residual": (residual_search, DEEP_RESIDUAL)}
