@@ -110,6 +110,26 @@ def residual_search(
     return found
 
 
+def residual_run(depth: int, start: str, seeds: int, steps: int, k: int, dtype: str) -> dict:
+    """Train with one step size, 10^(−k/2), as :func:`residual_search` does, for longer.
+
+    Returns:
+        ``rate``; ``accuracy`` and ``loss`` at every fifth step, a list over steps for each seed; ``diverged``, the
+        step, a seed each; and ``microseconds`` a layer, step and run.
+
+    Raises:
+        ValueError: as :func:`residual_search`.
+    """
+    x, y = thousand_images(getattr(torch, checks.one_of("dtype", dtype, ("float32", "float64"))), "cpu")
+    began, rate = time.perf_counter(), 10 ** (-k / 2)
+    run = train(x, y, depth=depth, start=start, seeds=seeds, rates=[rate], steps=steps)
+    spent = (time.perf_counter() - began) / (int(run.loss.isfinite().any(1).sum()) * depth * seeds)
+    curves = {
+        name: [_listed(one) for one in values[::EVERY].T] for name, values in vars(run).items() if name != "diverged"
+    }
+    return {"rate": rate, **curves, "diverged": run.diverged, "microseconds": round(1e6 * spent, 1)}
+
+
 @dataclass(frozen=True)
 class Best:
     """What a recorded search came to.
@@ -169,4 +189,12 @@ DEEP_RESIDUAL += [_point(2_000, "xavier", seeds=1, steps=40, patience=3, batch=4
 BETWEEN = [start for start in residual.STARTS if start not in ("xavier", "mzas")]
 DEEP_RESIDUAL += [_point(2_000, start, seeds=1, batch=3) for start in BETWEEN]
 DEEP_RESIDUAL += [_point(10_000, "branches / depth", steps=30, patience=1)]
-SWEEPS = {"zero_asymmetric/deep_residual": (residual_search, DEEP_RESIDUAL)}
+# The searches at 2,000 and 10,000 layers are short; their best steps are run for as long as those at 100 and 200.
+DEEP_RESIDUAL_LONG = [
+    {"depth": 2_000, "start": "mzas", "seeds": 3, "steps": 200, "k": 5, "dtype": "float32"},
+    {"depth": 10_000, "start": "mzas", "seeds": 1, "steps": 200, "k": 6, "dtype": "float32"},
+]
+SWEEPS = {
+    "zero_asymmetric/deep_residual": (residual_search, DEEP_RESIDUAL),
+    "zero_asymmetric/deep_residual_long": (residual_run, DEEP_RESIDUAL_LONG),
+}
