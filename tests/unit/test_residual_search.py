@@ -38,8 +38,12 @@ def test_a_step_size_in_a_batch_is_the_step_size_alone():
 def test_the_summary_is_the_best_step_with_its_seeds():
     found = runs.residual_search(**SMALL, dtype="float32")
     best = runs.Best.of(found)
-    assert best.rate == found["rates"][found["best"]] and best.inside == (found["best"] > 0)
-    assert best.accuracy.tolist() == found["accuracy"][found["best"]] and best.curve.shape == (2, 2)
+    lowest = min(
+        range(len(found["loss"])), key=lambda k: (found["loss"][k].count(None), sum(x or 0 for x in found["loss"][k]))
+    )
+    assert best.rate == found["rates"][lowest] and best.inside == (0 < lowest < len(found["rates"]) - 1)
+    assert best.accuracy.tolist() == found["accuracy"][lowest]
+    assert best.curve.shape == ((2, 2) if lowest == found["best"] else (0, 0))
     assert best.finite == 2 * len(found["rates"])
 
 
@@ -48,3 +52,12 @@ def test_where_every_start_overflows_one_forward_pass_ends_the_search():
     assert found["best"] is None and found["curve"] is None and found["diverged"] == [[0, 0]] * 3
     best = runs.Best.of(found)
     assert math.isnan(best.rate) and best.accuracy.tolist() == [0, 0] and best.finite == 0 and not best.inside
+
+
+def test_a_step_that_leaves_all_seeds_finite_beats_one_with_lower_loss_that_does_not():
+    curve = [[0.1], [0.2]]
+    found = {"rates": [1.0, 0.1, 0.01], "accuracy": [[0.9, None], [0.5, 0.4], [0.6, 0.6]], "best": 2, "curve": curve}
+    found |= {"loss": [[0.1, None], [1.0, 1.0], [2.0, 2.0]], "diverged": [[None, 4], [None, None], [None, None]]}
+    best = runs.Best.of(found)
+    assert best.rate == 0.1 and best.inside and best.accuracy.tolist() == [0.5, 0.4]
+    assert best.curve.size == 0  # only the curve of the search's own best is recorded

@@ -33,7 +33,7 @@ BRANCHES = {
         "ten thousand layers": {"depth": 10_000},
         "the same, divided by √L": {"depth": 10_000, "branches": "divided by √L"},
     },
-    depth=Control("depth L", (20, 100, 200, 500, 1_000, 2_000, 10_000), 1_000, low=1, high=20_000),
+    depth=Control("depth L", (20, 200, 1_000, 2_000, 10_000), 1_000, low=1, high=20_000),
     block=Control("units in a block, m", (1, 4, 16), 4, low=1, high=64),
     branches=Control("branches", tuple(BRANCHES), "as they are"),
 )
