@@ -52,7 +52,7 @@ def signal_growth(depth: int, block: int, branches: str) -> Outcome:
     end, spread = drift * depth / (2 * math.log(10)), noise * math.sqrt(depth) / (2 * math.log(10))
     shown = sorted({round(k * depth / 100) for k in range(101)})
     left = {name: next((k for k, s in enumerate(size) if s > top), None) for name, top in LARGEST.items()}
-    formats = [top for name, top in LARGEST.items() if name == "float32" or left["float32"] is not None]
+    formats = [top for name, top in LARGEST.items() if name == "float32" or max(size) > LARGEST["float64"] / 2]
     where = [f"leaves {name} at layer {k:,}" for name, k in left.items() if k is not None]
     kept = abs(size[-1] - end) <= 4 * spread + 1e-9
     return Outcome(
