@@ -80,9 +80,9 @@ results: | $(READY)  ## the recorded long runs that the book shows: what is miss
 lab: | $(READY)  ## open the book's notebooks in JupyterLab
 	$(PY) -m jupyterlab --ServerApp.root_dir=. book/intro.ipynb
 
-rehearse: | $(READY)  ## every page at the sizes of the gpu scale, with few repetitions, on whatever device there is
+rehearse: | $(READY)  ## every page, or PAGE=…, at the sizes of the gpu scale, with few repetitions, on whatever device there is
 	mkdir -p $(BUILD)  # else IPython says that its folder cannot be made
-	OMP_NUM_THREADS=$(THREADS) FIRSTSTEP_DEVICE= $(PY) -m firststep.book.rehearse
+	OMP_NUM_THREADS=$(THREADS) FIRSTSTEP_DEVICE= $(PY) -m firststep.book.rehearse $(PAGE)
 
 bench: | $(READY)  ## benchmarks, side by side with what one would use instead
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds --benchmark-group-by=group

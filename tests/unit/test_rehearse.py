@@ -1,5 +1,7 @@
 """The rehearsal of the gpu scale: what a cell would take in full, and pages that do not fit."""
 
+import json
+
 import nbformat
 import pytest
 
@@ -98,10 +100,23 @@ def test_something_else_than_a_notebook_is_refused(tmp_path):
         rehearse.rehearse(tmp_path / "none.ipynb", tmp_path)
 
 
-def test_the_table_has_a_row_a_page_and_a_total():
-    rows = [rehearse.Rehearsal(f"book/a/{name}.ipynb", 60.0, 600.0, 10**9, 0, None) for name in "bc"]
-    text = rehearse.table(rows)
-    assert "| a/b | 60 s | 1.0 GB | 10.0 min |" in text and "| 2.0 min | | 20.0 min |" in text
+def test_a_page_is_kept_in_place_of_what_was_known_of_it_and_pages_that_are_no_more_are_dropped(tmp_path):
+    (tmp_path / "book").mkdir()
+    for name in "bc":
+        (tmp_path / f"book/{name}.ipynb").touch()
+    for name, seconds in (("b", 1.0), ("gone", 1.0), ("c", 60.0), ("b", 60.0)):
+        rehearse.keep(rehearse.Rehearsal(f"book/{name}.ipynb", seconds, 600.0, 10**9, 0, None), tmp_path)
+    kept = json.loads((tmp_path / "results/rehearsal.json").read_text())
+    assert {page: row["seconds"] for page, row in kept.items()} == {"book/b.ipynb": 60.0, "book/c.ipynb": 60.0}
+    text = (tmp_path / "results/rehearsal.md").read_text()
+    assert "| b | 60 s | 1.0 GB | 10.0 min |" in text and "| 2.0 min | | 20.0 min |" in text
+
+
+def test_every_page_of_the_book_was_rehearsed_and_the_table_says_so():
+    root = claims.root()
+    kept = json.loads((root / "results/rehearsal.json").read_text())
+    assert set(kept) == {path.relative_to(root).as_posix() for path in rehearse.pages(root)}
+    assert (root / "results/rehearsal.md").read_text() == rehearse.table(kept)
 
 
 @pytest.mark.parametrize("seconds, text", [(3, "3 s"), (119, "119 s"), (150, "2.5 min"), (9_000, "2.5 h")])

@@ -1,7 +1,9 @@
 """A rehearsal of the ``gpu`` scale on whatever device there is: every page at full size, with few repetitions.
 
-    python -m firststep.book.rehearse                    # every page, into results/rehearsal.md; make rehearse
+    python -m firststep.book.rehearse                    # every page; make rehearse
     python -m firststep.book.rehearse book/imbalance/rate.ipynb
+
+What came out is kept a page in ``results/rehearsal.json``, and as a table in ``results/rehearsal.md``.
 
 Sizes (:func:`firststep.scale.pick`) are those of the ``gpu`` scale, repetitions (:func:`firststep.scale.count`) those
 of ``smoke``. So a page that builds and runs here also builds and runs in full; what it needs is printed: seconds, the
@@ -218,14 +220,27 @@ def main(arguments: list[str] | None = None) -> int:
     available = psutil.virtual_memory().available
     paths = [path.resolve() for path in chosen.pages] or pages(root)
     print(f"{'page':44s} {'seconds':>8s} {'RAM, GB':>8s} {'GPU, GB':>8s} {'full run, at most':>18s}")
-    found = []
+    failed = False
     for path in tqdm(paths, unit="page", disable=None):
-        found.append(rehearse(path, root, available=available))
-        tqdm.write(line(found[-1]))
-    failed = any(one.error is not None for one in found)
-    if not (chosen.pages or failed):
-        (root / "results" / "rehearsal.md").write_text(table(found), encoding="utf-8")
+        found = rehearse(path, root, available=available)
+        tqdm.write(line(found))
+        failed |= found.error is not None
+        if found.error is None:
+            keep(found, root)
     return 1 if failed else 0
+
+
+def keep(found: Rehearsal, root: Path) -> None:
+    """Put a page into the results, in place of what was known of it, and drop pages that are no more."""
+    file = root / "results" / "rehearsal.json"
+    rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"one core of {platform.machine()}, no GPU"
+    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
+    needs = {name: getattr(found, name) for name in ("seconds", "full", "ram", "gpu")}
+    rows[found.page] = needs | {"measured": f"{device}; {versions}"}
+    rows = {page: rows[page] for page in sorted(rows) if (root / page).is_file()}
+    provenance.write_json(file, rows)
+    file.with_suffix(".md").write_text(table(rows), encoding="utf-8")
 
 
 def line(found: Rehearsal) -> str:
@@ -236,19 +251,18 @@ def line(found: Rehearsal) -> str:
     return f"{found.page:44s} {found.seconds:8.0f} {memory} {duration(found.full):>18s}"
 
 
-def table(found: list[Rehearsal]) -> str:
+def table(rows: dict[str, dict]) -> str:
     """All rows as Markdown, which the page ``reproduce`` includes, and what they were measured on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"one core of {platform.machine()}, no GPU"
     head = "| page | rehearsal | memory | full run on this device, at most |\n|---|---:|---:|---:|\n"
-    rows = (
-        f"| {one.page.removeprefix('book/').removesuffix('.ipynb')} | {duration(one.seconds)} "
-        f"| {max(one.ram, one.gpu) / 1e9:.1f} GB | {duration(one.full)} |\n"
-        for one in found
+    body = "".join(
+        f"| {page.removeprefix('book/').removesuffix('.ipynb')} | {duration(row['seconds'])} "
+        f"| {max(row['ram'], row['gpu']) / 1e9:.1f} GB | {duration(row['full'])} |\n"
+        for page, row in rows.items()
     )
-    total = sum(one.seconds for one in found), sum(one.full for one in found)
-    last = f"| all pages, one after the other | {duration(total[0])} | | {duration(total[1])} |\n"
-    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions().items())
-    return f"{head}{''.join(rows)}{last}\nMeasured by `make rehearse` on {device}; {versions}.\n"
+    total = [duration(sum(row[name] for row in rows.values())) for name in ("seconds", "full")]
+    last = f"| all pages, one after the other | {total[0]} | | {total[1]} |\n"
+    measured = " And on ".join(sorted({row["measured"] for row in rows.values()}))
+    return f"{head}{body}{last}\nMeasured by `make rehearse` on {measured}.\n"
 
 
 def duration(seconds: float) -> str:
