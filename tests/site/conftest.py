@@ -53,14 +53,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         visits = [
             pytest.param((page, origin), id=f"{page}-{origin}", marks=pytest.mark.xdist_group(f"{page}-{origin}"))
             for page in found
-            for origin in (ORIGINS[:1] if served or alike(page) else ORIGINS)
+            for origin in (ORIGINS if not served and (site / page).is_file() and special(site, page) else ORIGINS[:1])
         ]
         metafunc.parametrize("visit", visits, indirect=True, scope="session")
 
 
-def alike(page: str) -> bool:
-    """Whether the page is one of a module: from the disk their index stands for them."""
-    return page.startswith("book/api/") and page != "book/api/index.html"
+def special(site: Path, page: str) -> bool:
+    """Whether a page is opened from the disk too: one with a panel, and an index. They stand for all others."""
+    panel = 'class="explorable"' in (site / page).read_text(encoding="utf-8")
+    return panel or page.endswith(("index.html", "intro.html"))
 
 
 def required(what: str) -> None:
