@@ -56,8 +56,9 @@ $(BUILT): $(SOURCES) | $(READY) scale
 scale: | $(READY)
 	@$(PY) -c "from firststep import scale; scale.device()" 2>&1 | tail -n 1 >&2
 
+# One process more than cores: the fault tests mostly wait for processes that they killed.
 test: | $(READY)  ## unit tests, and every notebook at smoke scale, in parallel
-	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -n $(WORKERS) tests/unit tests/faults
+	FIRSTSTEP_SCALE=smoke OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -n $$(($(WORKERS) + 1)) tests/faults tests/unit
 	$(MAKE) --no-print-directory notebooks SCALE=smoke
 
 unit: | $(READY)  ## unit tests only

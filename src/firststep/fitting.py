@@ -132,7 +132,7 @@ def alignment(h: Tensor) -> Tensor:
     """Mean absolute cosine between the last layer's gradients of two different samples, over all pairs that have them.
 
     The gradient of an output neuron's weights is a number times the sample's representation, so that neither neuron,
-    nor labels, nor loss matter: it is the mean of |cos(h_i, h_j)|, one exactly if all columns are collinear. A column
+    nor labels, nor loss matter: it is the mean of abs(cos(h_i, h_j)), one if all columns are collinear. A column
     of zeros has no gradient, and its pairs are left out.
 
     Args:

@@ -97,7 +97,7 @@ class ResidualMLP(nn.Module):
 
     @torch.no_grad()
     def norms(self, x: Tensor) -> Tensor:
-        """|z_0|, …, |z_L| of every sample, ``(depth + 1, runs, N)``: infinity or nan from the layer of overflow on.
+        """‖z_0‖, …, ‖z_L‖ of every sample, ``(depth + 1, runs, N)``: infinity or nan from the layer of overflow on.
 
         Raises:
             ValueError: as :meth:`forward`.

@@ -1,7 +1,7 @@
 """How signals grow in a residual network with a Xavier start, before anything is run.
 
-In z_l = z_{l-1} + U_l relu(V_l z_{l-1}) with independent Gaussian weights the law of |z_l|²/|z_{l-1}|² does not depend
-on z_{l-1}: turning z turns nothing that the weights could see. So log |z_l|² is a random walk with independent steps,
+In z_l = z_{l-1} + U_l relu(V_l z_{l-1}) with independent Gaussian weights the law of ‖z_l‖²/‖z_{l-1}‖² does not depend
+on z_{l-1}: turning z turns nothing that the weights could see. So log ‖z_l‖² is a random walk with independent steps,
 whatever the input, and it is known at which depth it leaves the range of a number format.
 """
 
@@ -19,7 +19,7 @@ NODES = 40  # of every quadrature
 
 
 def mean_growth(width: int, block: int, branch: float = 1.0) -> float:
-    """E|z_l|²/|z_{l-1}|² = 1 + 2 a² D m/(D + m)² of a Xavier layer with its branch multiplied by a.
+    """E‖z_l‖²/‖z_{l-1}‖² = 1 + 2 a² D m/(D + m)² of a Xavier layer with its branch multiplied by a.
 
     Args:
         width: D.
@@ -34,7 +34,7 @@ def mean_growth(width: int, block: int, branch: float = 1.0) -> float:
 
 
 def log_growth(width: int, block: int, branch: float = 1.0) -> tuple[float, float]:
-    """Mean and standard deviation of log |z_l|²/|z_{l-1}|² in a Xavier layer with its branch multiplied by a.
+    """Mean and standard deviation of log ‖z_l‖²/‖z_{l-1}‖² in a Xavier layer with its branch multiplied by a.
 
     Given V the branch is Gaussian with variance s² = a² (2/(D + m))² Σ relu(gᵢ)² in every direction, so the ratio is
     (1 + s g)² + s² χ², with a Gaussian g and D − 1 degrees of freedom; Gauss quadrature over the three.
@@ -76,10 +76,10 @@ def overflow_depth(width: int, block: int, dtype: torch.dtype, norm: float = 1.0
         width: D.
         block: m.
         dtype: the number format.
-        norm: |z_0|.
+        norm: ‖z_0‖.
 
     Returns:
-        The mean, (log max² − log |z_0|²)/μ with μ the mean step; the standard deviation over networks, as ``error``;
+        The mean, (log max² − log ‖z_0‖²)/μ with μ the mean step; the standard deviation over networks, as ``error``;
         and 95 % of the networks.
 
     Raises:
@@ -94,9 +94,9 @@ def overflow_depth(width: int, block: int, dtype: torch.dtype, norm: float = 1.0
 
 
 def step_scale(width: int, block: int, depth: int, d_in: int, d_out: int, input_norm: float = 1.0) -> report.Estimate:
-    """log10 of |f|/‖∇f‖² at a Xavier start, the step size at which one step changes outputs by as much as they are.
+    """log10 of ‖f‖/‖∇f‖² at a Xavier start, the step size at which one step changes outputs by as much as they are.
 
-    A signal and a gradient both grow like exp(μ l/2), so every layer adds the same to ‖∇f‖², and |f|/‖∇f‖² falls like
+    A signal and a gradient both grow like exp(μ l/2), so every layer adds the same to ‖∇f‖², and ‖f‖/‖∇f‖² falls like
     exp(−μ L/2)/L. Typical sizes, with μ of :func:`log_growth`; the readout, V_0 and 2 L blocks are summed.
 
     Args:
@@ -105,7 +105,7 @@ def step_scale(width: int, block: int, depth: int, d_in: int, d_out: int, input_
         depth: L.
         d_in: input dimension.
         d_out: output dimension.
-        input_norm: |x|, positive.
+        input_norm: ‖x‖, positive.
 
     Returns:
         The logarithm; its standard deviation over networks, as ``error``; and 95 % of the networks.
@@ -127,7 +127,7 @@ def step_scale(width: int, block: int, depth: int, d_in: int, d_out: int, input_
 def log_norms(
     width: int, block: int, depth: int, branch: float = 1.0, *, networks: int, generator: Generator
 ) -> Tensor:
-    """log |z_l|² of one unit input in several Xavier networks, drawn layer by layer and scaled back: never overflows.
+    """log ‖z_l‖² of one unit input in several Xavier networks, drawn layer by layer and scaled back: never overflows.
 
     Args:
         width: D.

@@ -68,7 +68,7 @@ def _order(bias_scale: float, activation: str) -> str:
 
 
 def _ratios(weight_scale: float, bias_scale: float, depth: int, activation: str) -> torch.Tensor:
-    """|neglected| / kept, ``(depth, draws)``; zero where the derivative of a dead relu net vanishes."""
+    """Size of neglected / kept, ``(depth, draws)``; zero where the derivative of a dead relu net vanishes."""
     generators = inits.generators(DRAWS)
     weights = [weight_scale * w for w in inits.network((WIDTH,) * (depth + 1), "xavier_normal", generator=generators)]
     draw = [
