@@ -70,8 +70,9 @@ notebooks: | $(READY)  ## every notebook through nbmake, at SCALE, with a time l
 	IPYTHONDIR="$(CURDIR)/$(BUILD)/.strict_device" OMP_NUM_THREADS=$(THREADS) $(PY) -m pytest -n $(WORKERS) --nbmake --nbmake-timeout=600 --timeout=900 book
 	$(PY) -m firststep.book.claims  # a claim that SCALE can settle comes out as pinned
 
-site: | $(BUILT)  ## the built book in a real browser
-	$(PY) -m pytest -n $(WORKERS) --dist loadgroup tests/site
+SHARE ?= 1
+site: | $(BUILT)  ## the built book in a real browser: every page, or one in SHARE, on each day others
+	$(PY) -m pytest -n $(WORKERS) --dist loadgroup --share $(SHARE) tests/site
 
 # RETRY=1 runs again what failed; ENGINE=dask computes on a Dask cluster, at SCHEDULER=tcp://host:8786 or on this machine.
 results: | $(READY)  ## the recorded long runs that the book shows: what is missing in results/ (hours)
