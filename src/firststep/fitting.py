@@ -1,7 +1,7 @@
 """Stochastic gradient descent on images, and what to watch meanwhile: rank, alignment and growth of gradients."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +11,28 @@ from torch.nn import functional
 from firststep import checks, spectra
 
 
+def _squared(scores: Tensor, y: Tensor) -> Tensor:
+    target = functional.one_hot(y, scores.shape[1]).to(scores.dtype)
+    return 0.5 * (scores - target).square().sum(1).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "squared": _squared,
+    "cross_entropy": functional.cross_entropy,
+}
+"""Means over images: ½‖z − t‖² with one-hot t, or the cross-entropy."""
+
+
 @dataclass(eq=False)
 class Fit:
     """What :func:`fit` did.
 
     Attributes:
-        loss: cross-entropy of each step's minibatch before the step, ``(steps,)``; NaN after a divergence.
+        loss: mean loss of each step's minibatch before the step, ``(steps,)``; NaN after a divergence.
         accuracy: share of that minibatch that was right before the step, ``(steps,)``; likewise.
         at: the steps before which was measured, ending with the number of steps taken.
         measured: each measurement, ``(len(at),)`` or longer.
-        diverged: whether a loss was not finite; no step was taken from there.
+        diverged: whether a loss was not below the limit; no step was taken from there.
         step: the step at which, or ``None``.
     """
 
@@ -41,13 +53,16 @@ def fit(
     step_size: float,
     steps: int,
     batch_size: int,
-    generator: Generator,
+    generator: Generator | None,
+    loss: str = "cross_entropy",
+    limit: float = math.inf,
     measure: Mapping[str, Callable[[nn.Module], float]] | None = None,
     every: int | None = None,
 ) -> Fit:
-    """Plain SGD on the cross-entropy: no momentum, no decay; the network is changed in place, in training mode.
+    """Plain SGD: no momentum, no decay; the network is changed in place, in training mode.
 
-    Every pass goes through the images in a new order; what is left over at its end is dropped.
+    Every pass goes through the images in a new order; what is left over at its end is dropped. Parameters that need no
+    gradient stay as they are.
 
     Args:
         net: from images to class scores.
@@ -56,7 +71,9 @@ def fit(
         step_size: of every step.
         steps: how many.
         batch_size: images a step, at most as many as there are.
-        generator: source of the orders, on the device of ``x``.
+        generator: source of the orders, on the device of ``x``; ``None`` keeps the images in their own.
+        loss: a key of ``LOSSES``.
+        limit: a loss that is not below it has diverged.
         measure: functions of the network, called every ``every`` steps from the first on, and at the end.
         every: by default only before the first step and at the end.
 
@@ -69,12 +86,16 @@ def fit(
     checks.positive_integer("steps", steps)
     checks.positive_integer("batch_size", batch_size)
     checks.require(batch_size <= len(x), "batch_size", batch_size, f"at most the number of images, {len(x)}")
-    checks.generator("generator", generator)
+    if generator is not None:
+        checks.generator("generator", generator)
+    checks.one_of("loss", loss, LOSSES)
+    good = isinstance(limit, int | float) and limit > 0
+    checks.require(good, "limit", limit, "a number > 0")
     measure = {} if measure is None else measure
     checks.functions("measure", measure)
     every = checks.positive_integer("every", steps if every is None else every)
 
-    optimizer = torch.optim.SGD(net.parameters(), lr=step_size)
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=step_size)
     net.train()
     run = Fit(*(torch.full((steps,), math.nan, device=x.device) for _ in range(2)), at=[], measured={})
     seen: dict[str, list] = {name: [] for name in measure}
@@ -84,31 +105,35 @@ def fit(
         for name, function in measure.items():
             seen[name].append(torch.as_tensor(function(net), dtype=torch.float64, device="cpu"))
 
-    per_pass, order = len(x) // batch_size, None
+    minibatches = _minibatches(len(x), batch_size, generator, x.device)
     for step in range(steps):
         if step % every == 0:
             look(step)
-        place = step % per_pass
-        if place == 0:
-            order = torch.randperm(len(x), generator=generator, device=x.device)
-        rows = order[place * batch_size : (place + 1) * batch_size]
+        rows = next(minibatches)
         scores = net(x[rows])
         if step == 0:
             _check_classes(scores, y)
-        loss = functional.cross_entropy(scores, y[rows])
-        if not bool(loss.isfinite()):
+        value = LOSSES[loss](scores, y[rows])
+        if not float(value.detach()) < limit:
             run.diverged, run.step = True, step
             break
-        run.loss[step] = loss.detach()
+        run.loss[step] = value.detach()
         run.accuracy[step] = (scores.detach().argmax(1) == y[rows]).float().mean()
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
         optimizer.step()
     taken = run.step if run.diverged else steps
     if not run.at or run.at[-1] != taken:
         look(taken)
     run.measured = {name: torch.stack(values) for name, values in seen.items()}
     return run
+
+
+def _minibatches(n: int, batch_size: int, generator: Generator | None, device: torch.device) -> Iterator[Tensor]:
+    while True:
+        drawn = generator is not None
+        order = torch.randperm(n, generator=generator, device=device) if drawn else torch.arange(n, device=device)
+        yield from order[: n - n % batch_size].split(batch_size)
 
 
 @torch.no_grad()

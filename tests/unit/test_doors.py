@@ -409,7 +409,8 @@ def calls():
         convnets.pictures: (None, {"x": torch.ones(2, 784, device="cpu")}),
         fitting.fit: (
             None, watched | {
-                "step_size": 0.1, "steps": 2, "batch_size": 2, "generator": generator, "measure": None, "every": 1,
+                "step_size": 0.1, "steps": 2, "batch_size": 2, "generator": generator, "limit": 1e9,
+                "loss": "squared", "measure": None, "every": 1,
             },
         ),
         fitting.accuracy: (None, watched | {"batch_size": 2}),

@@ -82,6 +82,30 @@ def test_a_divergence_is_data():
     assert run.loss[: run.step].isfinite().all() and run.loss[run.step :].isnan().all()
 
 
+def test_the_squared_loss_is_followed_and_divergence_begins_at_the_limit():
+    x, y = data()
+    target = nn.functional.one_hot(y, 3).float()
+
+    net, mine = tiny(norm=False), tiny(norm=False)
+    options = {"steps": 2, "batch_size": 12, "generator": None, "loss": "squared"}
+    run = fitting.fit(net, x, y, step_size=0.1, **options)
+    for k in range(2):  # all images, in their own order
+        loss = 0.5 * (mine(x) - target).square().sum(1).mean()
+        assert run.loss[k] == pytest.approx(float(loss.detach()))
+        for p, slope in zip(mine.parameters(), torch.autograd.grad(loss, list(mine.parameters())), strict=True):
+            p.data -= 0.1 * slope
+    stopped = fitting.fit(tiny(norm=False), x, y, step_size=0.1, limit=float(run.loss[0]), **options)
+    assert stopped.diverged and stopped.step == 0
+
+
+def test_parameters_without_a_gradient_stay():
+    x, y = data()
+    net = tiny(norm=False)
+    net.readout.bias.requires_grad_(False)
+    fitting.fit(net, x, y, step_size=0.1, steps=3, batch_size=4, generator=seed())
+    assert not net.readout.bias.any() and net.readout.bias.grad is None
+
+
 def test_the_same_seed_gives_the_same_run():
     x, y = data()
     first, second = (
