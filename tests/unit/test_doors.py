@@ -72,7 +72,7 @@ DIVERGES |= {
     ensembles.stable_rank,
 }
 DIVERGES |= {ensembles.Ensemble.outputs, ensembles.Ensemble.representations}
-DIVERGES |= {constant_step.train, constant_step.experiment}
+DIVERGES |= {constant_step.train}
 DIVERGES |= {residual.ResidualMLP.forward, residual.ResidualMLP.norms, residual.descend}
 
 
@@ -150,7 +150,6 @@ def calls():
     wide_net = {"x": randn(3, 2), "widths": (2, 4, 3), "scheme": "he_normal", "activation": "relu"}
     start = {"scheme": "he_normal", "activation": "tanh", "width": 3, "depth": 2}
     small, images_ = constant_step.classifier(**start, seed=0, device="cpu"), torch.ones(4, 784, device="cpu")
-    tried = constant_step.Trained(1.0, 0.5, 1.0, 0.1, 0.5)
     return {
         scale.pick: (None, {"smoke": 1, "cpu": 2, "gpu": 3}),
         scale.count: (None, {"smoke": 1, "cpu": 2, "gpu": 3}),
@@ -286,15 +285,7 @@ def calls():
                 "updates": 2, "batch": 2, "generator": generator, "test": None,
             },
         ),
-        constant_step.largest_step: (None, {"found": {0: tried}, "what": "trains"}),
-        constant_step.step: (None, {"j": 3}),
-        constant_step.digest: (
-            None, {"run": {"measured": 1.0, "grid": [[0, 1.0, 0.2, 1.0, 0.5]], "named": {}}, "loss": "squared"},
-        ),
         constant_step.rule_step: (None, {"moment": 2.0, "loss": "squared"}),
-        constant_step.experiment: (
-            None, start | {"loss": "squared", "images": 10, "batch": 0, "updates": 1, "seeds": 1}
-        ),
         two_layer.Split: (None, {"inner": randn(3, 3), "outer": randn(2, 3), "unseen": randn(3, 1)}),
         two_layer.Problem.of: (None, {"x": randn(4, 3), "y": randn(2, 3), "rtol": 1e-9}),
         two_layer.Problem.split: (problem(), {"weights": [randn(3, 4), randn(2, 3)]}),
