@@ -195,7 +195,7 @@ DEEP_RESIDUAL += [_point(10_000, "branches / depth", steps=30, patience=1)]
 # The searches at 2,000 and 10,000 layers are short; their best steps are run on.
 DEEP_RESIDUAL_LONG = [
     {"depth": 2_000, "start": "mzas", "seeds": 3, "steps": 200, "k": 5, "dtype": "float32"},
-    {"depth": 10_000, "start": "mzas", "seeds": 1, "steps": 400, "k": 6, "dtype": "float32"},
+    {"depth": 10_000, "start": "mzas", "seeds": 3, "steps": 400, "k": 6, "dtype": "float32"},
 ]
 SWEEPS = {
     "zero_asymmetric/deep_residual": (residual_search, DEEP_RESIDUAL),
