@@ -72,8 +72,27 @@ def test_a_run_that_is_made_again_agrees_with_itself_and_not_with_another(tiny):
     assert runs.rerun(table.assign(seed=3), 1) > 0
 
 
-@pytest.mark.parametrize("arm", runs.TUNED)
-def test_every_arm_is_trained_at_the_step_size_that_its_tuning_found_best(arm):
-    tried = runs.of(recorded.load("rank_collapse/vgg_tuning"), arm).sort_values("step_size")
-    assert tuple(tried["step_size"]) == runs.STEP_SIZES
-    assert runs.TUNED[arm] == runs.STEP_SIZES[runs.last_pass(tried).argmax()]
+@pytest.mark.parametrize(
+    ("sweep", "chosen", "sizes"),
+    [
+        ("vgg_tuning", runs.TUNED, runs.STEP_SIZES),
+        ("vgg_longer_tuning", runs.TUNED_LONGER, runs.FINE),
+        ("resnet_tuning", runs.TUNED_RESNET, runs.STEP_SIZES),
+    ],
+)
+def test_every_arm_is_trained_at_the_step_size_that_its_tuning_found_best(sweep, chosen, sizes):
+    table = recorded.load(f"rank_collapse/{sweep}")
+    for arm, size in chosen.items():
+        tried = runs.tried(table, arm)
+        assert tuple(tried.index) == sizes and tried.idxmax() == size
+
+
+def test_tuning_takes_the_mean_of_its_trial_seeds():
+    point = TINY | runs.ARMS["none"]
+    table = pd.DataFrame(
+        [
+            point | {"at_most": 4, "seed": seed, "step_size": size, "accuracy": [0.9, accuracy]}
+            for seed, size, accuracy in ((0, 0.1, 0.2), (1, 0.1, 0.4), (0, 0.01, 0.5), (1, 0.01, None))
+        ]
+    )
+    assert runs.tried(table, "none").to_dict() == pytest.approx({0.01: 0.3, 0.1: 0.3})

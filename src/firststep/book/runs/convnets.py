@@ -1,7 +1,8 @@
-"""VGG19, reduced in width, on images: the recorded runs of Figures 5, 7 and 10."""
+"""VGG19 and ResNet-50, reduced in width, on images: the recorded runs of Figures 5, 7, 10 and 13."""
 
 import inspect
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -125,7 +126,7 @@ def _digits(values: Tensor) -> list:
     return [[_number(float(v)) for v in row] for row in values]
 
 
-# The arms of Figures 5, 7 and 10; the control that takes the mean from each row of the one-sided start; and plain
+# The arms of Figures 5, 7, 10 and 13; the control that takes the mean from each row of the one-sided start; and plain
 # networks, deep from two starts and shallow, with one convolution a block.
 ARMS = {
     "standard": {"norm": "batch", "scheme": "torch_default"},
@@ -141,22 +142,22 @@ STEP_SIZES = (0.003, 0.01, 0.03, 0.1, 0.3)
 PASS = 2_500 // 32  # steps; what is left over is dropped
 VGG = {"network": "vgg19", "width": 1 / 8, "data": "cifar10", "images": 2_500, "batch_size": 32, "every": PASS}
 TRIAL = 100  # a seed that only chooses step sizes
-# What vgg_tuning found best; a test holds this table against it.
-TUNED = {
-    "standard": 0.03, "uncentred": 0.01, "one-sided": 0.01, "rows centred": 0.01, "none, He": 0.1, "shallow": 0.3,
-}  # fmt: skip
+# What the tuning sweeps found best; a test holds these tables against them.
+TUNED = {"standard": 0.03, "uncentred": 0.01, "none, He": 0.1, "shallow": 0.3}
+TUNED_LONGER = {"standard": 0.03, "uncentred": 0.01, "one-sided": 0.01, "rows centred": 0.01}
+TUNED_RESNET = {"standard": 0.03, "uncentred": 0.01, "one-sided": 0.01, "rows centred": 0.01}
 
 
-def _points(arm: str, seeds: range, base: dict, **options: object) -> list[dict]:
+def _points(arm: str, seeds: Iterable[int], base: dict, **options: object) -> list[dict]:
     return [base | ARMS[arm] | options | {"seed": seed} for seed in seeds]
 
 
+# The first runs of Figures 5 and 7, which were too short for the question of centring, and those of Figure 10.
 VGG_TUNING = [
-    VGG | ARMS[arm] | {"step_size": size, "steps": PASS, "seed": TRIAL} for arm in TUNED for size in STEP_SIZES
+    point for arm in TUNED for size in STEP_SIZES for point in _points(arm, [TRIAL], VGG, step_size=size, steps=PASS)
 ]
 # Without normalization learning is slow: three passes left it open whether a shallow network does.
-LONGER = 8
-# Five seeds where the difference between two arms is a small one.
+LONG = 8
 VGG_TRAINING = [
     point
     for arm, size in TUNED.items()
@@ -165,7 +166,7 @@ VGG_TRAINING = [
         range(5 if arm in ("standard", "uncentred") else 3),
         VGG,
         step_size=size,
-        steps=(LONGER if ARMS[arm]["norm"] == "none" else 3) * PASS,
+        steps=(LONG if ARMS[arm]["norm"] == "none" else 3) * PASS,
     )
 ]
 # Figure 10: without normalization at the step size that is best with it, at a hundred times that, and on random pixels.
@@ -178,21 +179,71 @@ VGG_PLAIN = [
         ("none", {"step_size": _SAME, "data": "cifar10_pixels"}),
         ("shallow", {"step_size": TUNED["shallow"], "data": "cifar10_pixels"}),
     )
-    for point in _points(arm, range(3), VGG, steps=LONGER * PASS, **options)
+    for point in _points(arm, range(3), VGG, steps=LONG * PASS, **options)
 ]
-# What pages run again: 1,024 images that ship with the package, two short passes.
+# Figures 5 and 7, twice the images and twice the passes, and a finer grid of step sizes on two trial seeds. Twelve
+# seeds where the difference between two arms is a small one.
+FINE = (0.003, 0.0055, 0.01, 0.017, 0.03, 0.055, 0.1)
+LONGER = VGG | {"images": 5_000, "every": 5_000 // 32}
+VGG_LONGER_TUNING = [
+    point
+    for arm in TUNED_LONGER
+    for size in FINE
+    for point in _points(arm, range(TRIAL, TRIAL + 2), LONGER, step_size=size, steps=2 * LONGER["every"])
+]
+VGG_LONGER = [
+    point
+    for arm, size in (TUNED_LONGER | {"none": TUNED_LONGER["standard"]}).items()
+    for point in _points(
+        arm,
+        range(12 if arm in ("standard", "uncentred") else 3 if arm == "none" else 5),
+        LONGER,
+        step_size=size,
+        steps=6 * LONGER["every"],
+    )
+]
+# Figure 13.
+RESNET = VGG | {"network": "resnet50"}
+RESNET_TUNING = [
+    point
+    for arm in TUNED_RESNET
+    for size in STEP_SIZES
+    for point in _points(arm, [TRIAL], RESNET, step_size=size, steps=2 * PASS)
+]
+RESNET_TRAINING = [
+    point
+    for arm, size in TUNED_RESNET.items()
+    for point in _points(
+        arm, range(8 if arm in ("standard", "uncentred") else 4), RESNET, step_size=size, steps=3 * PASS
+    )
+]
+# What pages run again: images that ship with the package, two short passes.
 SLICE = VGG | {"data": "fashion", "images": 512, "steps": 32, "every": 16}
 VGG_SLICE = [
     point
     for arm in ("standard", "uncentred", "one-sided", "none")
-    for point in _points(arm, range(3), SLICE, step_size=TUNED.get(arm, _SAME))
+    for point in _points(arm, range(3), SLICE, step_size={"uncentred": 0.01, "one-sided": 0.01}.get(arm, _SAME))
 ]
 VGG_SLICE += _points("none", range(3), SLICE, step_size=_SAME, data="fashion_pixels")
-# The start at all widths up to the published one, on 128 images.
+RESNET_SLICE = [
+    point
+    for arm in ("standard", "one-sided")
+    for point in _points(
+        arm, range(4), RESNET, width=1 / 16, data="fashion", images=256, steps=16, every=8, step_size=_SAME
+    )
+]
+# The start at all widths up to the published one, on as many images as its gradients leave memory for.
+_STARTS = ("standard", "uncentred", "one-sided", "one-sided, uncentred")
 VGG_STARTS = [
     {"network": "vgg19", "width": width, "data": "cifar10", "images": 128} | ARMS[arm] | {"seed": seed}
     for width in (1 / 8, 1 / 4, 1.0)
-    for arm in ("standard", "uncentred", "one-sided", *(("one-sided, uncentred",) if width < 1 else ()))
+    for arm in _STARTS[: 4 if width < 1 else 3]
+    for seed in range(3)
+]
+RESNET_STARTS = [
+    {"network": "resnet50", "width": width, "data": "cifar10", "images": 64} | ARMS[arm] | {"seed": seed}
+    for width in (1 / 16, 1 / 8, 1 / 4, 1.0)
+    for arm in _STARTS[: 4 if width < 1 else 3]
     for seed in range(3)
 ]
 
@@ -202,6 +253,12 @@ SWEEPS = {
     "rank_collapse/vgg_tuning": (train, VGG_TUNING, "float32"),
     "rank_collapse/vgg_training": (train, VGG_TRAINING, "float32"),
     "rank_collapse/vgg_plain": (train, VGG_PLAIN, "float32"),
+    "rank_collapse/vgg_longer_tuning": (train, VGG_LONGER_TUNING, "float32"),
+    "rank_collapse/vgg_longer": (train, VGG_LONGER, "float32"),
+    "rank_collapse/resnet_slice": (train, RESNET_SLICE, "float32"),
+    "rank_collapse/resnet_starts": (start, RESNET_STARTS, "float32"),
+    "rank_collapse/resnet_tuning": (train, RESNET_TUNING, "float32"),
+    "rank_collapse/resnet_training": (train, RESNET_TRAINING, "float32"),
 }
 
 
@@ -235,6 +292,12 @@ def series(runs: pd.DataFrame, name: str) -> np.ndarray:
 def last_pass(runs: pd.DataFrame) -> np.ndarray:
     """Training accuracy of the last pass, ``(seeds,)``; a run that diverged counts as chance, one in ten."""
     return np.nan_to_num(series(runs, "accuracy")[-1], nan=0.1)
+
+
+def tried(table: pd.DataFrame, arm: str) -> pd.Series:
+    """Accuracy of the last pass of an arm's tuning by step size, the mean of its trial seeds."""
+    runs = of(table, arm)
+    return pd.Series(last_pass(runs), runs["step_size"]).groupby(level=0).mean()
 
 
 SPREAD = {"rank": 1.0, "stable_rank": 0.02, "accuracy": 0.02}  # least width of the seeds' spread
