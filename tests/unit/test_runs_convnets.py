@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from firststep import report
 from firststep.book import recorded
 from firststep.book.runs import convnets as runs
 
@@ -96,3 +97,19 @@ def test_tuning_takes_the_mean_of_its_trial_seeds():
         ]
     )
     assert runs.tried(table, "none").to_dict() == pytest.approx({0.01: 0.3, 0.1: 0.3})
+
+
+def test_a_difference_counts_only_where_its_interval_leaves_zero_out():
+    for values, far in (([-1.0, 1.0, 0.5], False), ([2.0, 3.0, 2.5], True), ([-2.0, -3.0, -2.5], True)):
+        difference = report.mean(values)
+        assert runs.beyond(difference) == (max(-difference.low, difference.high) if far else 0)
+
+
+def test_an_overview_has_means_a_geometric_mean_and_an_interval():
+    start = {"stable_rank": [1.5, 9], "silent": [0.25, 9], "last": [1.0, 9]}
+    rows = [
+        start | {"rank": [rank, 9], "first": [first, 9], "accuracy": [0.1, accuracy]}
+        for rank, first, accuracy in ((10, 1.0, 0.2), (20, 100.0, 0.4))
+    ]
+    half = report.mean([0.2, 0.4]).high - 0.3
+    assert runs.overview(pd.DataFrame(rows)) == ["15", "1.50", "25%", "10", f"30.0% ± {half:.1%}"]
