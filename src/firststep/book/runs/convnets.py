@@ -146,7 +146,7 @@ TRIAL = 100  # a seed that only chooses step sizes
 TUNED = {
     "standard": 0.03, "uncentred": 0.01, "one-sided": 0.01, "rows centred": 0.01, "none, He": 0.1, "shallow": 0.3,
 }  # fmt: skip
-TUNED_LONGER = {"standard": 0.03, "uncentred": 0.01, "one-sided": 0.01, "rows centred": 0.01}
+TUNED_LONGER = {"standard": 0.01, "uncentred": 0.003, "one-sided": 0.0017, "rows centred": 0.01}
 TUNED_RESNET = {"standard": 0.1, "uncentred": 0.03, "one-sided": 0.1, "rows centred": 0.1}
 
 
