@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -19,9 +20,9 @@ def bowl(best):
     """A loss with its minimum at ``best``, and every step size that was asked for."""
     asked = []
 
-    def loss(etas):
-        asked.extend(etas)
-        return [abs(np.log(eta / best)) for eta in etas]
+    def loss(pairs):
+        asked.extend(pairs)
+        return [abs(np.log(eta / best)) + (first or 0) for first, eta in pairs]
 
     return loss, asked
 
@@ -30,24 +31,32 @@ def bowl(best):
 def test_a_grid_grows_until_its_best_lies_inside(best):
     loss, asked = bowl(best)
     losses = trained.grown(loss, [0.03, 0.1, 0.3])
-    assert min(losses, key=losses.get) == best and min(losses) < best < max(losses)
+    assert min(losses, key=losses.get) == (None, best) and min(losses)[1] < best < max(losses)[1]
     assert len(asked) == len(set(asked)) == len(losses)  # nothing is run twice
 
 
 def test_a_grid_stops_at_the_end_of_what_can_be_tried():
     losses = trained.grown(bowl(1e9)[0], [0.1, 0.3])
-    assert max(losses) == trained.HALF_DECADES[-1] == min(losses, key=losses.get)
+    assert max(losses) == (None, trained.HALF_DECADES[-1]) == min(losses, key=losses.get)
 
 
 def test_where_every_step_size_diverges_smaller_ones_are_tried():
-    losses = trained.grown(lambda etas: [np.inf if eta > 1e-4 else eta for eta in etas], [0.1, 0.3])
-    assert min(losses) == trained.HALF_DECADES[0] and losses[1e-4] == 1e-4
+    losses = trained.grown(lambda pairs: [np.inf if eta > 1e-4 else eta for _, eta in pairs], [0.1, 0.3])
+    assert min(losses) == (None, trained.HALF_DECADES[0]) and losses[None, 1e-4] == 1e-4
+
+
+def test_with_two_step_sizes_every_pair_is_tried_and_the_grid_of_the_best_first_grows():
+    loss, asked = bowl(1.0)
+    losses = trained.grown(loss, [0.1, 0.3], [0.5, 0.25])
+    assert min(losses, key=losses.get) == (0.25, 1.0)
+    assert [pair for pair in losses if pair[0] == 0.5] == [(0.5, 0.1), (0.5, 0.3)]
+    assert max(asked)[1] == 0.3 and (0.25, 3.0) in asked
 
 
 def test_a_run_is_json_and_has_a_list_a_seed():
     found = json.loads(json.dumps(trained.tuned(**TINY), allow_nan=False))
-    assert found["step_size"] in dict(found["tuning"]) and found["epochs_at"] == [0, 1, 2]
-    for name in ("loss", "accuracy", "train_accuracy", "test_accuracy", "test_loss", "r", "rank", "rank_end"):
+    assert [None, found["step_size"]] in [pair for *pair, _ in found["tuning"]] and found["epochs_at"] == [0, 1, 2]
+    for name in ("loss", "accuracy", "train_accuracy", "test_accuracy", "test_loss", "r", "size", "rank", "spread"):
         assert len(found[name]) == 3, name
     assert np.shape(found["loss"]) == (3, 2) and np.shape(found["r"]) == (3, 3)
     assert found["pretraining_passes"] == {"forward": 0, "backward": 0} and found["diverged_at"] == [-1] * 3
@@ -57,6 +66,18 @@ def test_a_slice_that_is_run_again_agrees_with_its_record_and_one_at_another_ste
     record = TINY | trained.tuned(**TINY)
     assert trained.distance(record, 2, 1) < 1e-3
     assert trained.distance(record | {"step_size": record["step_size"] / 10}, 2, 2) > 2
+
+
+@pytest.mark.parametrize("extra", [{"start": "raised, 25 steps", "pretraining": [1e-3, 3e-3]}, {"warm_up": 1}])
+def test_a_slice_repeats_pre_training_and_warm_up_as_a_table_of_runs_has_them(extra):
+    record = TINY | {"epochs": 1} | extra
+    table = pd.DataFrame([record | trained.tuned(**record), TINY | trained.tuned(**TINY)])
+    first, second = table.to_dict("records")
+    assert trained.distance(first, 2, 1) < 1e-3 and trained.distance(second, 2, 1) < 1e-3
+    if "warm_up" in extra:
+        assert trained.distance(first | {"warm_up": 0}, 2, 1) > 1e-3
+    else:
+        assert len(first["tuning"]) >= 4 and first["pretraining_step"] in extra["pretraining"]
 
 
 def test_what_diverges_is_none_in_the_record_and_infinite_in_the_curve():
@@ -79,6 +100,30 @@ def test_rescaling_gives_every_layer_the_size_of_the_other_network_and_leaves_r(
     for mine, theirs, before in layers:
         assert float(mine.norm() / theirs.norm()) == pytest.approx(1)
         assert float(spectra.stable_rank(mine)) == pytest.approx(float(spectra.stable_rank(before)))
+
+
+def test_even_sizes_are_one_in_every_layer_and_leave_r():
+    options = {"depth": 4, "width": 24, "pretraining": 3e-3}
+    x, _ = trained.samples("fashion_mnist")["train"]
+    for even, before in (("plain, even sizes", "plain"), ("raised, even sizes", "raised, 75 steps")):
+        ((one,), _), ((other,), _) = (
+            trained.started("fashion_mnist", start, [1], **options) for start in (even, before)
+        )
+        with torch.no_grad():
+            layers = list(zip(one.representations(x), other.representations(x), strict=True))
+        for mine, theirs in layers:
+            assert float(mine.square().mean()) == pytest.approx(1, rel=1e-4)
+            assert float(spectra.stable_rank(mine)) == pytest.approx(float(spectra.stable_rank(theirs)), rel=1e-4)
+
+
+def test_hes_scale_is_the_plain_draw_without_biases_and_with_the_variance_of_two_over_fan_in():
+    (plain,), (he,) = (
+        trained.started("fashion_mnist", start, [1], depth=3, width=128)[0] for start in ("plain", "He's scale")
+    )
+    for before, after in zip(plain.hidden, he.hidden, strict=True):
+        assert not after[0].bias.any()
+        torch.testing.assert_close(after[0].weight, before[0].weight * 6**0.5)
+        assert float(after[0].weight.detach().var()) == pytest.approx(2 / after[0].in_features, rel=0.05)
 
 
 @pytest.mark.parametrize("start", trained.STARTS)

@@ -26,18 +26,23 @@ STARTS: dict[str, dict] = {
     "raised, 75 steps": {"batches": 15},
     "lowered, 75 steps": {"batches": 15, "direction": "descent"},
     "plain, rescaled": {"batches": 15, "rescaled": True},
+    "raised, even sizes": {"batches": 15, "even": True},
+    "plain, even sizes": {"even": True},
+    "He's scale": {"gain": math.sqrt(6)},
 }
 """What distinguishes the starts; all others is torch's: weights and biases uniform on ±1/√fan_in. *Raised* is
 pre-training by ascent on r, layer by layer, with Adam; *lowered* is descent; *rescaled* is the plain network with every
-layer multiplied so that its size is that of the raised network of the same seed: the same r, another scale."""
+layer multiplied so that its size is that of the raised network of the same seed: the same r, another scale. *Even
+sizes* are root mean square one in every layer, by the same multiplication. *He's scale* is the plain draw with the
+weights of its hidden layers times √6 and without their biases, which is He's uniform start."""
 HALF_DECADES = [float(f"{a}e{k}") for k in range(-5, 3) for a in (1, 3)]  # where a grid of step sizes can grow
 
 
 def tuned(
     data: str, start: str, depth: int, width: int, epochs: int, batch_size: int, grid: list[float],
-    tuning_seed: int, seeds: list[int], every: int, pretraining: float | None = None,
+    tuning_seed: int, seeds: list[int], every: int, pretraining: list[float] | None = None, warm_up: int = 0,
 ) -> dict:  # fmt: skip
-    """Choose a step size, then train fresh seeds at it; float32.
+    """Choose a step size, with that of pre-training where there is one, then train fresh seeds at it; float32.
 
     Args:
         data: ``fashion_mnist``, the shipped subset, or ``cifar10``, the first 2,000 and 1,000 images.
@@ -50,47 +55,56 @@ def tuned(
         tuning_seed: of the network on which the step size is chosen, by its training loss in the last epoch.
         seeds: of the networks that are followed.
         every: epochs between two measurements.
-        pretraining: step size of the pre-training, where there is one.
+        pretraining: step sizes of the pre-training, where there is one: each is tried with the whole grid.
+        warm_up: epochs over which the step size rises linearly to its value.
 
     Returns:
-        ``tuning``, pairs of step size and loss; ``step_size`` and ``inside``, whether it is no end of the grid; and
-        what :func:`followed` returns.
+        ``tuning``, step sizes of pre-training and of SGD with their loss; ``pretraining_step`` and ``step_size``, the
+        best; ``inside``, whether the latter is no end of its grid; and what :func:`followed` returns.
     """
-    options = {"depth": depth, "width": width, "epochs": epochs, "batch_size": batch_size, "pretraining": pretraining}
-    (network,), _ = started(data, start, [tuning_seed], depth=depth, width=width, pretraining=pretraining)
+    firsts = pretraining or [None]
+    networks = {
+        first: started(data, start, [tuning_seed], depth=depth, width=width, pretraining=first)[0][0]
+        for first in firsts
+    }
+    sample, labels = samples(data)["train"]
+    steps = _steps(len(sample), batch_size)
 
-    def last_epoch(etas: Sequence[float]) -> list[float]:
-        sample, labels = samples(data)["train"]
-        ensemble = Ensemble.of([network] * len(etas))
-        orders = [inits.generator(1_000 + tuning_seed, "cpu") for _ in etas]  # the same for all
-        steps = _steps(len(sample), batch_size)
+    def last_epoch(pairs: Sequence[tuple]) -> list[float]:
+        ensemble = Ensemble.of([networks[first] for first, _ in pairs])
+        orders = [inits.generator(1_000 + tuning_seed, "cpu") for _ in pairs]  # the same for all
         history = ensembles.sgd(
-            ensemble, sample, labels, step_sizes=etas, steps=epochs * steps, batch_size=batch_size, generators=orders
-        )
+            ensemble, sample, labels, step_sizes=[eta for _, eta in pairs], steps=epochs * steps,
+            batch_size=batch_size, generators=orders, warm_up=warm_up * steps,
+        )  # fmt: skip
         return history.last(steps).tolist()
 
-    losses = grown(last_epoch, grid)
-    best = min(sorted(losses), key=losses.get)
+    losses = grown(last_epoch, grid, firsts)
+    first, best = _best(losses)
+    tried = [eta for other, eta in losses if other == first]
     found = {
-        "tuning": [[eta, _plain(loss)] for eta, loss in sorted(losses.items())],
+        "tuning": [[*pair, _plain(losses[pair])] for pair in sorted(losses)],
+        "pretraining_step": first,
         "step_size": best,
-        "inside": min(losses) < best < max(losses),
+        "inside": min(tried) < best < max(tried),
     }
-    return found | followed(data, start, best, seeds, every=every, **options)
+    options = {"depth": depth, "width": width, "epochs": epochs, "batch_size": batch_size, "every": every}
+    return found | followed(data, start, best, seeds, pretraining=first, warm_up=warm_up, **options)
 
 
 def followed(
     data: str, start: str, step_size: float, seeds: Sequence[int], *, depth: int, width: int, epochs: int,
-    batch_size: int, every: int, pretraining: float | None = None, measured: bool = True,
+    batch_size: int, every: int, pretraining: float | None = None, warm_up: int = 0, measured: bool = True,
 ) -> dict:  # fmt: skip
-    """Train networks of several seeds at one step size and follow them; arguments as of :func:`tuned`.
+    """Train networks of several seeds at one step size, of pre-training too; other arguments as of :func:`tuned`.
 
     Returns:
         A list a seed of each: ``loss`` and ``accuracy`` on the minibatches of each epoch, in training mode; if
-        ``measured``, at ``epochs_at``: ``train_accuracy``, ``test_accuracy`` and ``test_loss`` in evaluation mode and
-        ``r`` of the last hidden layer on 500 test images; ``rank`` at the start and ``rank_end``, float32 at the
-        default tolerance, on all test images; ``diverged_at``. And seconds a network for both phases, and what
-        pre-training took in passes of one minibatch.
+        ``measured``, at ``epochs_at``: ``train_accuracy``, ``test_accuracy`` and ``test_loss`` in evaluation mode and,
+        of the last hidden layer on 500 test images, ``r`` and ``size``, its root mean square; at the start ``spread``,
+        the root mean square of what is left there after each unit's mean is subtracted, and ``rank``, float32 at the
+        default tolerance, on all test images; ``rank_end``; ``diverged_at``. And seconds a network for both phases,
+        and what pre-training took in passes of one minibatch.
     """
     (x, y), (x_test, y_test) = samples(data).values()
     began = time.perf_counter()
@@ -99,11 +113,12 @@ def followed(
     ensemble, steps = Ensemble.of(networks), _steps(len(x), batch_size)
     measure = {
         "r": lambda e: ensembles.stable_rank(e, x_test[:500]),
+        "size": lambda e: _size(e.representations(x_test[:500])[-1]),
         "train_accuracy": lambda e: ensembles.accuracy(e, x, y),
         "test_accuracy": lambda e: ensembles.accuracy(e, x_test, y_test),
         "test_loss": lambda e: _loss(e, x_test, y_test),
     }
-    rank = _ranks(ensemble, x_test)
+    rank, spread = _ranks(ensemble, x_test), _spread(ensemble, x_test[:500])
     began, spent = time.perf_counter(), 0.0
 
     def timed(function: Callable[[Ensemble], Tensor]) -> Callable[[Ensemble], Tensor]:
@@ -118,7 +133,7 @@ def followed(
 
     history = ensembles.sgd(
         ensemble, x, y, step_sizes=[step_size] * len(seeds), steps=epochs * steps, batch_size=batch_size,
-        generators=[inits.generator(1_000 + seed, "cpu") for seed in seeds],
+        generators=[inits.generator(1_000 + seed, "cpu") for seed in seeds], warm_up=warm_up * steps,
         measure={name: timed(function) for name, function in measure.items()} if measured else {}, every=every * steps,
     )  # fmt: skip
     seconds = time.perf_counter() - began - spent
@@ -128,6 +143,7 @@ def followed(
     return found | {
         "epochs_at": (history.steps // steps).tolist(),
         "rank": rank,
+        "spread": spread,
         "rank_end": _ranks(ensemble, x_test),
         "diverged_at": history.diverged_at.tolist(),
         "pretraining_passes": passes,
@@ -148,9 +164,9 @@ def distance(record: dict, count: int, epochs: int) -> float:
         The largest distance between the seeds' mean loss in an epoch and the recorded one, in standard deviations of
         the recorded seeds.
     """
-    kept = {name: record[name] for name in ("depth", "width", "batch_size", "every")} | {
-        "pretraining": record.get("pretraining")
-    }
+    kept = {name: record[name] for name in ("depth", "width", "batch_size", "every")}
+    warm_up = record.get("warm_up", 0)  # a table of runs has nan where one has none
+    kept |= {"pretraining": _given(record["pretraining_step"]), "warm_up": int(_given(warm_up) or 0)}
     seeds = record["seeds"][:count]
     again = followed(record["data"], record["start"], record["step_size"], seeds, epochs=epochs, measured=False, **kept)
     new, old = curves(again["loss"], math.inf), curves(record["loss"], math.inf)[:, :epochs]
@@ -180,42 +196,65 @@ def started(
             options = PRETRAINING | {"batches": kind["batches"], "direction": direction, "step_size": pretraining}
             record = training.raise_rank(net, x, generator=g, **options)
             passes = {"forward": record.forward, "backward": record.backward}
-        networks.append(rescaled(plain, net, x) if kind.get("rescaled") else net)
+        net = rescaled(plain, net, x) if kind.get("rescaled") else net
+        networks.append(rescaled(net, None, x) if kind.get("even") else net)
     return networks, passes
 
 
 @torch.no_grad()
-def rescaled(net: nets.MLP, like: nets.MLP, x: Tensor) -> nets.MLP:
-    """Multiply the hidden layers of a ReLU network so that their sizes become those of another network; in place.
+def rescaled(net: nets.MLP, like: nets.MLP | None, x: Tensor) -> nets.MLP:
+    """Multiply the hidden layers of a ReLU network so that their sizes become those of another, or one; in place.
+
+    A layer's size is the root mean square of its output on ``x``.
 
     Layer l's output is multiplied by s_l if its weights are by s_l/s_{l-1} and its biases by s_l. Every singular value
     of H_l is, too, so r(H_l) stays.
     """
     before = 1.0
-    sizes = [h.norm() / own.norm() for own, h in zip(net.representations(x), like.representations(x), strict=True)]
-    for layer, size in zip(net.hidden, sizes, strict=True):
+    own = [_size(h) for h in net.representations(x)]
+    wanted = [_size(h) for h in like.representations(x)] if like else [torch.ones_like(size) for size in own]
+    for layer, size in zip(net.hidden, (b / a for a, b in zip(own, wanted, strict=True)), strict=True):
         layer[0].weight.mul_(size / before)
         layer[0].bias.mul_(size)
         before = size
     return net
 
 
-def grown(last_epoch: Callable[[Sequence[float]], list[float]], grid: Sequence[float]) -> dict[float, float]:
-    """Loss by step size, on a grid that grows until its best lies inside or an end of HALF_DECADES is reached."""
-    losses = dict(zip(grid, last_epoch(grid), strict=True))
+def grown(
+    last_epoch: Callable[[Sequence[tuple]], list[float]],
+    grid: Sequence[float],
+    firsts: Sequence[float | None] = (None,),
+) -> dict[tuple, float]:
+    """Loss by pairs, the second a step size of SGD, the first what it is combined with.
+
+    The grid of the best pair's first grows until its best step size lies inside or an end of HALF_DECADES is reached.
+    """
+    pairs = [(first, eta) for first in firsts for eta in grid]
+    losses = dict(zip(pairs, last_epoch(pairs), strict=True))
     while True:
-        best = min(sorted(losses), key=losses.get)  # where all diverge, the smallest
-        if min(losses) < best < max(losses):
+        first, best = _best(losses)
+        tried = [eta for other, eta in losses if other == first]
+        if min(tried) < best < max(tried):
             return losses
-        place = HALF_DECADES.index(best) + (1 if best == max(losses) else -1)
+        place = HALF_DECADES.index(best) + (1 if best == max(tried) else -1)
         if not 0 <= place < len(HALF_DECADES):
             return losses
-        losses[HALF_DECADES[place]] = last_epoch([HALF_DECADES[place]])[0]
+        pair = (first, HALF_DECADES[place])
+        losses[pair] = last_epoch([pair])[0]
 
 
+def _best(losses: dict[tuple, float]) -> tuple:
+    return min(sorted(losses), key=losses.get)  # where all diverge, the smallest
+
+
+@torch.no_grad()
 def _drawn(d_in: int, width: int, depth: int, kind: dict, seed: int) -> nets.MLP:
     net = nets.MLP(d_in, width, depth, 10, batch_norm=kind.get("batch_norm", False), device="cpu")
-    return nets.initialize_(net, kind.get("scheme", "torch_default"), generator=inits.generator(seed, "cpu"))
+    nets.initialize_(net, kind.get("scheme", "torch_default"), generator=inits.generator(seed, "cpu"))
+    for layer in net.hidden if "gain" in kind else ():
+        layer[0].weight.mul_(kind["gain"])
+        layer[0].bias.zero_()
+    return net
 
 
 def _steps(count: int, batch_size: int) -> int:
@@ -226,6 +265,23 @@ def _steps(count: int, batch_size: int) -> int:
 def _loss(ensemble: Ensemble, x: Tensor, y: Tensor) -> Tensor:
     outputs = ensemble.outputs(x, training=False)
     return functional.cross_entropy(outputs, y.expand(ensemble.size, -1), reduction="none").mean(-1)
+
+
+def _size(h: Tensor) -> Tensor:
+    """Root mean square of a representation, or of each of a batch."""
+    return h.square().mean((-2, -1)).sqrt()
+
+
+def _spread(ensemble: Ensemble, x: Tensor) -> list[float | None]:
+    """Size of the last hidden layer in training mode less each unit's mean over the images, in float64."""
+    with torch.no_grad():
+        last = ensemble.representations(x)[-1].double()
+    return [_plain(value) for value in _size(last - last.mean(-1, keepdim=True)).tolist()]
+
+
+def _given(value: float | None) -> float | None:
+    """A value of a table, which has nan where a run has none."""
+    return None if value is None or math.isnan(value) else value
 
 
 def _ranks(ensemble: Ensemble, x: Tensor) -> list[int | None]:
@@ -250,6 +306,29 @@ _SETTING = {
     "grid": [[0.01, 0.03, 0.1, 0.3, 1.0]], "tuning_seed": [100], "seeds": [[0, 1, 2, 3, 4]], "every": [15],
 }  # fmt: skip
 DEPTHS = sweep.grid(start=["plain", "batch norm"], depth=[32, 16, 8, 4, 2, 1], **_SETTING)
+WARM = sweep.grid(start=["plain"], depth=[32, 16], warm_up=[5], **_SETTING)
+# Figures 6 and 12; plain networks and batch normalization are those of Figure 1. Every step size of pre-training is
+# tried with every one of SGD; what only serves as a control, and does not learn at any, is pre-trained at the middle.
+_JOINT, _MIDDLE = {"pretraining": [[0.001, 0.003, 0.01]]}, {"pretraining": [[0.003]]}
+STARTING = [
+    *sweep.grid(start=["raised, 75 steps"], depth=[32], **_SETTING, **_JOINT),
+    *sweep.grid(start=["He's scale", "plain, even sizes", "one-sided, batch norm"], depth=[32], **_SETTING),
+    *sweep.grid(start=["raised, even sizes", "raised, 25 steps"], depth=[32], **_SETTING, **_JOINT),
+    *sweep.grid(start=["plain, rescaled", "lowered, 75 steps"], depth=[32], **_SETTING, **_MIDDLE),
+    *sweep.grid(start=["raised, 75 steps"], depth=[16, 8], **_SETTING, **_JOINT),
+]
+# Figures 4 and 11, in fewer epochs and with fewer seeds.
+_CIFAR = _SETTING | {"data": ["cifar10"], "epochs": [25], "seeds": [[0, 1, 2]], "every": [5]}
+ON_CIFAR = [
+    *sweep.grid(start=["raised, 75 steps"], depth=[32], **_CIFAR, **_JOINT),
+    *sweep.grid(start=["batch norm", "plain", "He's scale"], depth=[32], **_CIFAR),
+    *sweep.grid(start=["lowered, 75 steps"], depth=[32], **_CIFAR, **_MIDDLE),
+    *sweep.grid(start=["raised, 75 steps"], depth=[16, 8], **_CIFAR, **_JOINT),
+    *sweep.grid(start=["batch norm", "plain"], depth=[16, 8], **_CIFAR),
+]
 SWEEPS = {
     "rank_collapse/trained_depths": (tuned, DEPTHS),
+    "rank_collapse/trained_starts": (tuned, STARTING),
+    "rank_collapse/trained_cifar": (tuned, ON_CIFAR),
+    "rank_collapse/trained_warm_up": (tuned, WARM),
 }
