@@ -12,45 +12,53 @@ from firststep.book.runs import trained
 
 TINY = {
     "data": "fashion_mnist", "start": "plain", "depth": 2, "width": 16, "epochs": 2, "batch_size": 500,
-    "grid": [0.1, 0.3], "tuning_seed": 5, "seeds": [0, 1, 2], "every": 1,
+    "grid": [0.1, 0.3], "tuning_seeds": [5], "seeds": [0, 1, 2], "every": 1,
 }  # fmt: skip
 
 
-def bowl(best):
-    """A loss with its minimum at ``best``, and every step size that was asked for."""
+def bowl(best, grid, firsts=(None,)):
+    """Losses on a grid with their minimum at ``best``, the loss of one pair more, and every pair that was asked for."""
     asked = []
 
-    def loss(pairs):
-        asked.extend(pairs)
-        return [abs(np.log(eta / best)) + (first or 0) for first, eta in pairs]
+    def loss(pair):
+        asked.append(pair)
+        return {pair: abs(np.log(pair[1] / best)) + (pair[0] or 0)}
 
-    return loss, asked
+    return {pair: value for first in firsts for eta in grid for pair, value in loss((first, eta)).items()}, loss, asked
 
 
 @pytest.mark.parametrize("best", [0.1, 3.0, 0.0003])
 def test_a_grid_grows_until_its_best_lies_inside(best):
-    loss, asked = bowl(best)
-    losses = trained.grown(loss, [0.03, 0.1, 0.3])
+    losses, loss, asked = bowl(best, [0.03, 0.1, 0.3])
+    losses = trained.grown(losses, loss)
     assert min(losses, key=losses.get) == (None, best) and min(losses)[1] < best < max(losses)[1]
     assert len(asked) == len(set(asked)) == len(losses)  # nothing is run twice
 
 
 def test_a_grid_stops_at_the_end_of_what_can_be_tried():
-    losses = trained.grown(bowl(1e9)[0], [0.1, 0.3])
+    losses = trained.grown(*bowl(1e9, [0.1, 0.3])[:2])
     assert max(losses) == (None, trained.HALF_DECADES[-1]) == min(losses, key=losses.get)
 
 
 def test_where_every_step_size_diverges_smaller_ones_are_tried():
-    losses = trained.grown(lambda pairs: [np.inf if eta > 1e-4 else eta for _, eta in pairs], [0.1, 0.3])
+    def loss(pair):
+        return {pair: np.inf if pair[1] > 1e-4 else pair[1]}
+
+    losses = trained.grown(loss((None, 0.1)) | loss((None, 0.3)), loss)
     assert min(losses) == (None, trained.HALF_DECADES[0]) and losses[None, 1e-4] == 1e-4
 
 
-def test_with_two_step_sizes_every_pair_is_tried_and_the_grid_of_the_best_first_grows():
-    loss, asked = bowl(1.0)
-    losses = trained.grown(loss, [0.1, 0.3], [0.5, 0.25])
-    assert min(losses, key=losses.get) == (0.25, 1.0)
+def test_with_two_step_sizes_the_grid_of_the_best_first_grows():
+    losses, loss, asked = bowl(1.0, [0.1, 0.3], [0.5, 0.25])
+    losses = trained.grown(losses, loss)
+    assert min(losses, key=losses.get) == (0.25, 1.0) and (0.25, 3.0) in asked
     assert [pair for pair in losses if pair[0] == 0.5] == [(0.5, 0.1), (0.5, 0.3)]
-    assert max(asked)[1] == 0.3 and (0.25, 3.0) in asked
+
+
+def test_what_is_known_besides_counts_as_an_end_of_the_grid():
+    losses, loss, asked = bowl(0.1, [0.1])
+    assert set(trained.grown(losses, loss, [(None, 0.03), (None, 0.3)])) == {(None, 0.1)} == set(asked)
+    assert set(trained.grown(losses, loss, [(None, 0.3)])) == {(None, 0.03), (None, 0.1)}
 
 
 def test_a_run_is_json_and_has_a_list_a_seed():
@@ -66,6 +74,16 @@ def test_a_slice_that_is_run_again_agrees_with_its_record_and_one_at_another_ste
     record = TINY | trained.tuned(**TINY)
     assert trained.distance(record, 2, 1) < 1e-3
     assert trained.distance(record | {"step_size": record["step_size"] / 10}, 2, 2) > 2
+
+
+def test_of_several_tuning_seeds_the_first_sees_the_whole_grid_and_the_best_settings_are_tried_on_all():
+    grid = [1e-2, 3e-2, 0.1, 0.3, 1.0]
+    found, one = (trained.tuned(**TINY | {"tuning_seeds": s, "grid": grid}) for s in ([5, 6, 7], [5]))
+    several, alone = ({eta: losses for _, eta, losses in run["tuning"]} for run in (found, one))
+    for eta, (loss,) in alone.items():
+        assert several[eta][0] == pytest.approx(loss, rel=1e-3) and len(several[eta]) in (1, 3)
+    finalists = {eta: losses for _, eta, losses in found["tuning"] if len(losses) == 3}
+    assert len(finalists) >= trained.FINALISTS and min(finalists, key=lambda k: sum(finalists[k])) == found["step_size"]
 
 
 @pytest.mark.parametrize("extra", [{"start": "raised, 25 steps", "pretraining": [1e-3, 3e-3]}, {"warm_up": 1}])
