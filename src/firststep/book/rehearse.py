@@ -261,7 +261,7 @@ def table(rows: dict[str, dict]) -> str:
     )
     total = [duration(sum(row[name] for row in rows.values())) for name in ("seconds", "full")]
     last = f"| all pages, one after the other | {total[0]} | | {total[1]} |\n"
-    measured = " And on ".join(sorted({row["measured"] for row in rows.values()}))
+    measured = "; and on ".join(sorted({row["measured"] for row in rows.values()}))
     return f"{head}{body}{last}\nMeasured by `make rehearse` on {measured}.\n"
 
 

@@ -190,4 +190,8 @@ def _points(depth: int, width: int, arms: Sequence[tuple[str, int, int]]) -> lis
 
 SIZES = ((2, 32), (5, 32), (10, 32), (30, 32), (5, 128), (2, 128), (10, 128))  # depth and width
 CONSTANT_STEP = [*(p for size in SIZES for p in _points(*size, (FULL, MINI))), *_points(5, 32, CROSSED)]
-SWEEPS = {"curvature/constant_step": (experiment, CONSTANT_STEP, "float32")}
+WIDER = [point for width in (256, 512) for point in _points(5, width, (FULL,))]  # for the trend in width alone
+SWEEPS = {
+    "curvature/constant_step": (experiment, CONSTANT_STEP, "float32"),
+    "curvature/constant_step_wider": (experiment, WIDER, "float32"),
+}
