@@ -327,8 +327,20 @@ STARTING = [
     *sweep.grid(start=["plain, rescaled", "lowered, 75 steps"], depth=[32], **_SETTING, **_MIDDLE),
     *sweep.grid(start=["raised, 75 steps"], depth=[16, 8], **_THREE, **_JOINT),
 ]
+# Figures 4 and 11, in fewer epochs and with fewer seeds.
+_CIFAR = _THREE | {"data": ["cifar10"], "epochs": [20], "seeds": [[0, 1, 2]], "every": [5]}
+_ONCE = _CIFAR | {"tuning_seeds": [[100]]}
+ON_CIFAR = [
+    *sweep.grid(start=["raised, 75 steps"], depth=[32], **_CIFAR, **_JOINT),
+    *sweep.grid(start=["He's scale"], depth=[32], **_CIFAR),
+    *sweep.grid(start=["batch norm", "plain"], depth=[32], **_ONCE),
+    *sweep.grid(start=["lowered, 75 steps"], depth=[32], **_ONCE, **_MIDDLE),
+    *sweep.grid(start=["raised, 75 steps"], depth=[16, 8], **_CIFAR, **_JOINT),
+    *sweep.grid(start=["batch norm", "plain"], depth=[16, 8], **_ONCE),
+]
 SWEEPS = {
     "rank_collapse/trained_depths": (tuned, DEPTHS),
     "rank_collapse/trained_starts": (tuned, STARTING),
+    "rank_collapse/trained_cifar": (tuned, ON_CIFAR),
     "rank_collapse/trained_warm_up": (tuned, WARM),
 }
