@@ -151,6 +151,11 @@ def test_a_sweep_waits_for_the_runs_of_another_and_takes_them_over_if_that_is_ki
 # Interrupted
 
 
+def heed_ctrl_c():
+    """As in a terminal: what a shell starts in the background ignores Ctrl-C, and all its children do."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     "engine, number, whole_group, code",
     [
@@ -164,7 +169,9 @@ def test_a_sweep_that_is_ended_leaves_no_process(tmp_path, engine, number, whole
     program, log = tmp_path / "program.py", tmp_path / "log"
     program.write_text(PROGRAM)
     command = [sys.executable, str(program), str(tmp_path), str(log), engine]
-    leader = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    leader = subprocess.Popen(
+        command, start_new_session=True, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     wait_until(lambda: len(lines(log)) == 2)
     children = psutil.Process(leader.pid).children(recursive=True)
     assert len(children) >= 2
