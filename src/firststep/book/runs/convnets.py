@@ -240,20 +240,21 @@ RESNET_SLICE = [
         arm, range(4), RESNET, width=1 / 16, data="fashion", images=256, steps=16, every=8, step_size=_SAME
     )
 ]
+
+
 # The start at all widths up to the published one, on as many images as its gradients leave memory for.
-_STARTS = ("standard", "uncentred", "one-sided", "one-sided, uncentred")
-VGG_STARTS = [
-    {"network": "vgg19", "width": width, "data": "cifar10", "images": 128} | ARMS[arm] | {"seed": seed}
-    for width in (1 / 8, 1 / 4, 1.0)
-    for arm in _STARTS[: 4 if width < 1 else 3]
-    for seed in range(3)
-]
-RESNET_STARTS = [
-    {"network": "resnet50", "width": width, "data": "cifar10", "images": 64} | ARMS[arm] | {"seed": seed}
-    for width in (1 / 16, 1 / 8, 1 / 4, 1.0)
-    for arm in _STARTS[: 4 if width < 1 else 3]
-    for seed in range(3)
-]
+def _starts(network: str, images: int, widths: Iterable[float]) -> list[dict]:
+    arms = ("standard", "uncentred", "one-sided", "one-sided, uncentred")
+    return [
+        point
+        for width in widths
+        for arm in arms[: 4 if width < 1 else 3]
+        for point in _points(arm, range(3), {"network": network, "width": width, "data": "cifar10", "images": images})
+    ]
+
+
+VGG_STARTS = _starts("vgg19", 128, (1 / 8, 1 / 4, 1.0))
+RESNET_STARTS = _starts("resnet50", 64, (1 / 16, 1 / 8, 1 / 4, 1.0))
 
 SWEEPS = {
     "rank_collapse/vgg_slice": (train, VGG_SLICE, "float32"),
